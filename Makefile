@@ -1,0 +1,38 @@
+# The two commands of the README are `make demo` and `make test`; both set everything up on a fresh machine.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test test-slow lint lock clean
+
+demo: $(READY)
+	$(BIN)/k25 demo
+
+test: $(READY)
+	$(BIN)/pytest -m "not slow" -n 2
+
+test-slow: $(READY)
+	$(BIN)/pytest -m slow -n 2
+
+lint: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+$(READY): requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $@
+
+# Resolve the newest versions that pyproject.toml allows; torch is named first so that its build stays the pinned one.
+lock:
+	rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/python -m pip install --quiet torch==2.13.0
+	.venv-lock/bin/python -m pip install --quiet ".[all,dev]"
+	.venv-lock/bin/python -m pip freeze --exclude k25 | sed -e 's/^torch==.*/torch==2.13.0/' > requirements.lock
+	rm -rf .venv-lock
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

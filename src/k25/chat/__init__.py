@@ -1,0 +1,1 @@
+"""How the model is spoken to: messages, tokenizer, template, parsers. Needs no torch."""

@@ -1,0 +1,39 @@
+"""`k25`: the table of commands and the one place where errors become messages and exit codes.
+
+Exit codes: 0 success, 1 the work itself failed, 2 wrong input (arguments, files, configuration), 130 interrupted.
+"""
+
+import sys
+
+from cyclopts import App
+from rich.console import Console
+
+from k25 import __version__
+from k25.errors import InputError
+
+app = App(name="k25", help="The whole Kimi K2.5 system: model, checkpoints, chat and more.", version=__version__)
+
+for name, summary in {
+    "demo": "Run the demonstration of everything that is built so far.",
+    "inspect": "Show what a checkpoint or a preset consists of: parts, shapes, parameters, bytes.",
+    "convert": "Convert a checkpoint: bf16 to INT4 and back, transformers-native to released layout.",
+    "plan": "Say whether a model fits on given devices, for serving and for training.",
+    "render": "Print the exact prompt that a conversation becomes.",
+    "tokens": "Count the tokens of texts, images and videos.",
+}.items():
+    app.command(f"k25.cli.{name}:main", name=name, help=summary)
+
+
+def run() -> None:
+    """Entry point of the `k25` program."""
+    try:
+        app()
+    except InputError as error:
+        Console(stderr=True, highlight=False, soft_wrap=True).print(f"[bold red]error:[/] {_escape(str(error))}")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _escape(text: str) -> str:
+    return text.replace("[", r"\[")

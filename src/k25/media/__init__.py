@@ -1,0 +1,1 @@
+"""Images and videos to patches and grids (numpy, Pillow, PyAV)."""

@@ -1,0 +1,62 @@
+"""The house keeps its shape: who may import whom, and what must import without torch."""
+
+import subprocess
+import sys
+
+import grimp
+import pytest
+
+# package -> packages it may import; `errors` is the ground that everyone stands on.
+MAY_IMPORT = {
+    "model": set(),
+    "kernels": set(),
+    "media": set(),
+    "chat": set(),
+    "tasks": set(),
+    "checkpoint": {"model"},
+    "engine": {"model", "kernels"},
+    "agent": {"chat"},
+    "train": {"model", "checkpoint", "chat", "media", "tasks"},
+    "serve": {"engine", "checkpoint", "chat", "media"},
+    "swarm": {"agent"},
+    "rl": {"agent", "swarm", "engine", "train", "tasks"},
+    "reproduce": None,
+    "cli": None,
+}
+WITHOUT_TORCH = ["chat", "agent", "swarm", "tasks"]
+
+
+def _existing() -> set[str]:
+    return {module.split(".")[1] for module in grimp.build_graph("k25").modules if module.count(".") >= 1}
+
+
+def test_every_package_is_in_the_table():
+    assert _existing() <= MAY_IMPORT.keys() | {"errors"}
+
+
+def test_packages_import_only_what_the_table_allows():
+    graph = grimp.build_graph("k25")
+    violations = []
+    for importer in graph.modules:
+        for imported in graph.find_modules_directly_imported_by(importer):
+            here, there = (name.split(".")[1] if "." in name else "" for name in (importer, imported))
+            if here in ("", there) or there in ("", "errors"):
+                continue
+            allowed = MAY_IMPORT[here] if here != "errors" else set()
+            if allowed is not None and there not in allowed:
+                violations.append(f"{importer} imports {imported}")
+    assert not violations
+
+
+@pytest.mark.parametrize("package", [name for name in WITHOUT_TORCH if name in _existing()])
+def test_agent_wing_imports_without_torch(package):
+    code = f"import sys; sys.modules['torch'] = None; import k25.{package}"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_help_imports_no_heavy_library():
+    code = (
+        "import sys; from k25.cli.main import app; app(['--help'], result_action='return_value');"
+        "assert not {'torch', 'numpy', 'av', 'transformers', 'tiktoken'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60, stdout=subprocess.DEVNULL)
