@@ -1,0 +1,97 @@
+"""The mixture of experts: a sigmoid router with a selection bias, and the trip of tokens to experts and back.
+
+Auxiliary-loss-free balancing is DeepSeek-V3's (arXiv 2412.19437, section 2.1.2); K2's sizes are in arXiv 2507.20534,
+2.3.
+
+Shape suffixes: T tokens, D hidden, E experts, K experts per token, P = T * K rows sorted by expert.
+"""
+
+from collections.abc import Callable
+from typing import Protocol, Self
+
+import torch
+from torch import Tensor, nn
+
+from k25.model.config import TextConfig
+from k25.model.experts import Experts, GroupedExperts, SwiGLU
+
+
+class Router(nn.Module):
+    """Chooses `num_experts_per_tok` experts by biased score and weighs them by the unbiased one."""
+
+    selection_bias: Tensor
+
+    def __init__(self, config: TextConfig) -> None:
+        super().__init__()
+        self.experts_per_token = config.num_experts_per_tok
+        self.scaling_factor = config.routed_scaling_factor
+        self.weight = nn.Parameter(torch.empty(config.n_routed_experts, config.hidden_size))
+        self.register_buffer("selection_bias", torch.zeros(config.n_routed_experts, dtype=torch.float32))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        # The bias accumulates steps of 0.001 and is stored in float32: casting the model must not round it.
+        bias = self.selection_bias
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if self.selection_bias.dtype != torch.float32:
+            self.selection_bias = bias.to(self.selection_bias.device)
+        return self
+
+    def forward(self, x_TD: Tensor) -> tuple[Tensor, Tensor]:
+        """Weights (T, K) float32, which sum to the scaling factor, and expert numbers (T, K) int64."""
+        logits_TE = x_TD.float() @ self.weight.float().T
+        scores_TE = logits_TE.sigmoid()
+        experts_TK = (
+            (scores_TE.detach() + self.selection_bias).topk(self.experts_per_token, dim=-1, sorted=False).indices
+        )
+        weights_TK = scores_TE.gather(-1, experts_TK)
+        weights_TK = weights_TK / (weights_TK.sum(-1, keepdim=True) + 1e-20)
+        return weights_TK * self.scaling_factor, experts_TK
+
+
+class ExpertDispatch(Protocol):
+    """Carries tokens to their experts and back: the place where expert parallelism enters."""
+
+    def __call__(self, x_TD: Tensor, weights_TK: Tensor, experts_TK: Tensor, run: Experts) -> tuple[Tensor, Tensor]:
+        """Weighted sum of expert outputs (T, D), and the tokens each expert received from this stream (E,) int64."""
+        ...
+
+
+class LocalDispatch:
+    """All experts live here: sort by expert, run them, sort back."""
+
+    def __init__(self, experts: int) -> None:
+        self.experts = experts
+
+    def __call__(self, x_TD: Tensor, weights_TK: Tensor, experts_TK: Tensor, run: Experts) -> tuple[Tensor, Tensor]:
+        """See `ExpertDispatch`."""
+        per_token = experts_TK.shape[-1]
+        order_P = experts_TK.flatten().argsort(stable=True)
+        tokens_per_expert = torch.bincount(experts_TK.flatten(), minlength=self.experts)
+        ends = tokens_per_expert.cumsum(0).to(torch.int32)
+        rows_PD = run(x_TD.index_select(0, order_P // per_token), ends)
+        returned = torch.empty_like(order_P)
+        returned[order_P] = torch.arange(len(order_P), device=order_P.device)
+        outputs_TKD = rows_PD.index_select(0, returned).unflatten(0, experts_TK.shape)
+        return (weights_TK.to(x_TD.dtype)[:, None] @ outputs_TKD)[:, 0], tokens_per_expert
+
+
+class MixtureOfExperts(nn.Module):
+    """Routed experts plus one shared SwiGLU that is neither gated nor scaled: (T, D) -> (T, D)."""
+
+    def __init__(self, config: TextConfig) -> None:
+        super().__init__()
+        self.router = Router(config)
+        self.experts: nn.Module = GroupedExperts(
+            config.n_routed_experts, config.hidden_size, config.moe_intermediate_size
+        )
+        self.dispatch: ExpertDispatch = LocalDispatch(config.n_routed_experts)
+        shared_width = config.n_shared_experts * config.moe_intermediate_size
+        self.shared_experts = SwiGLU(config.hidden_size, shared_width) if shared_width else None
+
+    def forward(self, x_TD: Tensor) -> tuple[Tensor, Tensor]:
+        """Output (T, D) and tokens per expert (E,) int64."""
+        weights_TK, experts_TK = self.router(x_TD)
+        out_TD, tokens_per_expert = self.dispatch(x_TD, weights_TK, experts_TK, self.experts)
+        if self.shared_experts is not None:
+            out_TD = out_TD + self.shared_experts(x_TD)
+        return out_TD, tokens_per_expert
