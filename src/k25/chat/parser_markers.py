@@ -82,8 +82,7 @@ class MarkerScanner:
         beginning = _possible_beginning(self._tail + rest[-_LONGEST:])
         self._held = rest[max(0, len(rest) - len(beginning)) :] if beginning else ""
         safe = rest[: len(rest) - len(self._held)]
-        if safe:
-            self._tail = ""
+        self._tail = _possible_beginning(self._tail + safe[-_LONGEST:])
         yield safe, None
 
     def _drop_completions(self, text: str, start: int, end: int) -> int:
