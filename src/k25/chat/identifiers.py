@@ -51,8 +51,8 @@ def rewrite_tool_call_ids(messages: Sequence[Mapping[str, Any]]) -> list[dict[st
     open_calls = _OpenCalls()
     rewritten = []
     for position, message in enumerate(messages):
-        result = dict(message)
         calls = _calls_of(message, position)
+        result = dict(message)
         if calls:
             result["tool_calls"] = open_calls.add(calls, position)
         elif message.get("role") == "tool":
@@ -107,7 +107,7 @@ class _OpenCalls:
             )
         else:
             name = message.get("name")
-            candidates = self._newest if name is None else self._newest_by_name.get(name, deque())
+            candidates = self._newest_by_name.get(name, deque()) if isinstance(name, str) else self._newest
             call = _first_unanswered(candidates)
             problem = "the tool message has no tool_call_id and no call is waiting for it; add the id of its tool call"
         if call is None:
