@@ -1,0 +1,47 @@
+"""Where a checkpoint is: a local folder, or a repository on the Hugging Face hub."""
+
+import re
+from pathlib import Path
+
+from k25.errors import InputError
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
+# Weights, configuration, tokenizer and template: never code, never pickles.
+_DATA_FILES = ["*.safetensors", "*.json", "*.jinja", "*.model"]
+_HOW_TO_GET_IT = "get the folder elsewhere (`hf download OWNER/NAME --local-dir FOLDER`) and name that folder"
+
+
+def checkpoint_folder(source: str | Path, *, download: bool = True) -> Path:
+    """The local folder of a checkpoint; a hub id (owner/name or owner/name@revision) is fetched unless cached.
+
+    With `download` False only the cache is looked at. Raises InputError where there is nothing, saying how to get it.
+    """
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        return folder
+    if folder.exists():
+        raise InputError(f"{source} is a file; name the folder that holds config.json and the weights")
+    if isinstance(source, Path) or not _HUB_ID.fullmatch(source):
+        raise InputError(f"there is no folder {source}")
+    return _hub_folder(source, download)
+
+
+def _hub_folder(source: str, download: bool) -> Path:
+    repository, _, revision = source.partition("@")
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError as error:
+        raise InputError(
+            f"there is no folder {source}, and to take it for a hub repository needs `pip install k25[hub]`; "
+            f"or {_HOW_TO_GET_IT}"
+        ) from error
+    try:
+        path = snapshot_download(
+            repository, revision=revision or None, allow_patterns=_DATA_FILES, local_files_only=not download
+        )
+    except Exception as error:  # the library's own errors, and those of every HTTP and TLS layer under it
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise InputError(
+            f"there is no folder {source}, and the hub repository cannot be read ({reason}); {_HOW_TO_GET_IT}"
+        ) from error
+    return Path(path)
