@@ -18,10 +18,16 @@ from k25.chat.parser_events import (
 )
 from k25.chat.special_tokens import control_tokens
 
-SECTION, SECTION_END = "<|tool_calls_section_begin|>", "<|tool_calls_section_end|>"
+
+class Mark(str):
+    """A marker that the writer sets, as opposed to the same text inside what it writes."""
+
+
+SECTION, SECTION_END = Mark("<|tool_calls_section_begin|>"), Mark("<|tool_calls_section_end|>")
 ONE_SECTION, ONE_SECTION_END = "<|tool_call_section_begin|>", "<|tool_call_section_end|>"
-CALL, ARGUMENTS, CALL_END = "<|tool_call_begin|>", "<|tool_call_argument_begin|>", "<|tool_call_end|>"
-THINK, THINK_END, TURN_END = "<think>", "</think>", "<|im_end|>"
+CALL, ARGUMENTS = Mark("<|tool_call_begin|>"), Mark("<|tool_call_argument_begin|>")
+CALL_END, TURN_END = Mark("<|tool_call_end|>"), Mark("<|im_end|>")
+THINK, THINK_END = Mark("<think>"), Mark("</think>")
 MARKERS = [
     *(SECTION, SECTION_END, ONE_SECTION, ONE_SECTION_END, CALL, ARGUMENTS, CALL_END),
     *(THINK, THINK_END, TURN_END),
@@ -71,7 +77,7 @@ class Turn:
     calls: list[tuple[str, dict[str, object]]] = field(default_factory=list)
 
     def written(self, calls_before: int) -> list[str]:
-        """Pieces of text and, as pieces of their own, markers."""
+        """Pieces of text and, between them, markers."""
         pieces = [] if self.reasoning is None else [self.reasoning, THINK_END]
         pieces.append(self.content)
         if self.calls:
@@ -83,10 +89,10 @@ class Turn:
 
 
 def token_ids(pieces: Iterable[str]) -> list[int]:
-    """Pieces that are markers become control tokens; within other pieces nothing does."""
+    """Markers become control tokens, all text bytes."""
     ids: list[int] = []
     for piece in pieces:
-        ids += [CONTROL_TOKENS[piece]] if piece in CONTROL_TOKENS else piece.encode()
+        ids += [CONTROL_TOKENS[piece]] if isinstance(piece, Mark) else piece.encode()
     return ids
 
 

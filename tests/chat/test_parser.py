@@ -1,5 +1,7 @@
 """The output parser on well-formed output, its start states, modes and events."""
 
+from pathlib import Path
+
 import pytest
 from parser_helpers import (
     ARGUMENTS,
@@ -30,7 +32,10 @@ from k25.chat.parser_events import (
     ToolCallFinished,
     ToolCallStarted,
 )
+from k25.chat.tokenizer import Tokenizer
 from k25.errors import InputError
+
+KIMI_TOKENIZER = Path(__file__).parents[2].parent / "shared/data/kimi-tokenizer"
 
 
 def test_thinking_output_splits_into_reasoning_content_and_calls():
@@ -92,6 +97,10 @@ def test_whitespace_alone_before_a_call_is_no_content():
     assert parse_text(f"why{THINK_END}\n\n{ONE_CALL}\n{TURN_END}", thinking=True).content == ""
 
 
+def test_whitespace_alone_after_a_call_is_no_content():
+    assert parse_text(f"Let me look.\n{ONE_CALL}\n{TURN_END}", thinking=False).content == "Let me look.\n"
+
+
 def test_whitespace_alone_without_a_call_is_content():
     assert parse_text("\n", thinking=False).content == "\n"
 
@@ -149,6 +158,22 @@ def test_marker_texts_inside_arguments_are_text_when_they_are_no_control_tokens(
     pieces = [SECTION, CALL, "functions.write:0", ARGUMENTS, arguments, CALL_END]
     (tool_call,) = in_token_pieces([token_ids(pieces)], thinking=False).tool_calls
     assert (tool_call.arguments, tool_call.complete) == (arguments, True)
+
+
+def test_released_token_ids_are_read():
+    if not KIMI_TOKENIZER.is_dir():
+        pytest.skip(f"no tokenizer at {KIMI_TOKENIZER}")
+    tokenizer = Tokenizer.from_file(KIMI_TOKENIZER)
+    ids = [163595, 163597, 41937, 1150, 21055, 2800, 25, 15, 163598, 8264, 5791, 1289, 414, 45, 30654, 16934]
+    events = TokenParser(tokenizer.token_bytes, tokenizer.control_tokens, thinking=True).feed(
+        [*ids, 163599, 163596, 163586]
+    )
+    assert events[0] == ToolCallStarted(0, "functions.get_weather:0", "get_weather", declared=False)
+    assert events[1:] == [
+        ToolArgumentsDelta(0, '{"location": "NYC"}'),
+        ToolCallFinished(0, complete=True),
+        Finished(turn_ended=True, tool_calls=1),
+    ]
 
 
 def test_characters_cut_across_tokens_arrive_whole():

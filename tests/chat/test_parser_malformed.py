@@ -51,6 +51,10 @@ def test_bare_counter_means_the_tool_whose_parameters_fit_best():
     assert names == ["get_weather", "search"]
 
 
+def test_bare_counter_that_shares_as_many_keys_means_the_tool_that_misses_no_required_one():
+    assert calls_in(call("0", '{"city": "Oslo", "x": 1}'), tools=[SEARCH, WEATHER])[0][0] == "get_weather"
+
+
 def test_bare_counter_that_fits_two_tools_alike_stays_unresolved():
     twin = {"function": {"name": "forecast", "parameters": WEATHER["function"]["parameters"]}}
     parsed = parse_text(call("0", '{"city": "Oslo"}'), thinking=False, tools=[WEATHER, twin])
@@ -88,6 +92,11 @@ def test_foreign_id_is_never_reported_as_a_name():
 )
 def test_id_without_prefix_or_number_names_its_tool(identifier):
     assert calls_in(section(call(identifier, '{"city": "Oslo"}')), tools=[WEATHER, SEARCH]) == [OSLO]
+
+
+def test_declared_tool_may_look_like_a_foreign_id():
+    tools = [WEATHER, {"function": {"name": "call_911"}}]
+    assert calls_in(section(call("call_911", "{}")), tools=tools) == [("call_911", "{}", True)]
 
 
 def test_double_encoded_arguments_are_decoded_once_more():

@@ -12,9 +12,9 @@ from typing import Any
 
 from k25.errors import InputError
 
-_IDENTIFIER = re.compile(r"(?:functions\.)?([\w.-]*)(?::[0-9]+)?")
-# Ids that other systems give to calls, and bare counters: no tool name can be read from them.
-_FOREIGN = re.compile(r"[0-9]+|(?:call|toolu|chatcmpl-tool|fc)(?:[-_]?[\w-]*[0-9][\w-]*|[-_][0-9a-f]+)")
+_IDENTIFIER = re.compile(r"(functions\.)?([\w.-]*)(:[0-9]+)?")
+# Ids that other systems give to calls: no tool name can be read from them.
+_FOREIGN = re.compile(r"(?:call|toolu|chatcmpl-tool|fc)(?:[-_]?[\w-]*[0-9][\w-]*|[-_][0-9a-f]+)")
 
 
 def tool_call_id(name: str, number: int) -> str:
@@ -23,14 +23,17 @@ def tool_call_id(name: str, number: int) -> str:
 
 
 def name_in_id(identifier: str) -> str | None:
-    """The tool name that an id spells, with or without prefix and number; None if it is malformed or names no tool."""
+    """The tool name that an id spells.
+
+    The prefix or the number may be missing. None for a malformed id, a bare counter (`0`) and, if prefix and number are
+    both missing, for what looks like another system's id (`call00003`, `toolu_01A`).
+    """
     match = _IDENTIFIER.fullmatch(identifier.strip())
-    return match.group(1) or None if match is not None else None
-
-
-def is_foreign(name: str) -> bool:
-    """Whether this looks like a bare counter or another system's call id rather than a tool's name."""
-    return _FOREIGN.fullmatch(name) is not None
+    if match is None:
+        return None
+    prefix, name, number = match.groups()
+    foreign = prefix is None and number is None and _FOREIGN.fullmatch(name)
+    return None if not name or name.isdecimal() or foreign else name
 
 
 def count_tool_calls(messages: Sequence[Mapping[str, Any]]) -> int:

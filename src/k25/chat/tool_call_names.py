@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from k25.chat.identifiers import is_foreign, name_in_id
+from k25.chat.identifiers import name_in_id
 from k25.errors import InputError
 
 UNRESOLVED_NAME = "unknown_tool"
@@ -39,8 +39,9 @@ class DeclaredTools:
         A name that is spelled out counts whether declared or not. A bare counter (`0`), another system's id
         (`call00003`) or a malformed id means the only declared tool; with no tool declared it stays unresolved.
         """
-        name = name_in_id(header)
-        if name is not None and (name in self._tools or not is_foreign(name)):
+        header = header.strip()
+        name = header if header in self._tools else name_in_id(header)
+        if name is not None:
             return name
         if len(self._tools) > 1:
             return None
@@ -49,12 +50,12 @@ class DeclaredTools:
     def from_arguments(self, arguments: str) -> str:
         """The tool whose parameters fit the keys of these (possibly cut) arguments best.
 
-        Best: most shared keys minus unknown keys, then fewest missing required ones. No shared key or a tie stays
-        unresolved, since running the wrong tool is worse than reporting an unknown one.
+        Best: most shared keys, then fewest missing required ones. No shared key or a tie stays unresolved, since running
+        the wrong tool is worse than reporting an unknown one.
         """
         keys = _top_level_keys(arguments)
         scores = {
-            name: (len(keys & tool.names) - len(keys - tool.names), -len(tool.required - keys))
+            name: (len(keys & tool.names), -len(tool.required - keys))
             for name, tool in self._tools.items()
             if keys & tool.names
         }
