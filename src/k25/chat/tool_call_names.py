@@ -50,8 +50,8 @@ class DeclaredTools:
     def from_arguments(self, arguments: str) -> str:
         """The tool whose parameters fit the keys of these (possibly cut) arguments best.
 
-        Best: most shared keys, then fewest missing required ones. No shared key or a tie stays unresolved, since running
-        the wrong tool is worse than reporting an unknown one.
+        Best: most shared keys, then fewest missing required ones. No shared key or a tie stays unresolved: running the
+        wrong tool is worse than reporting an unknown one.
         """
         keys = _top_level_keys(arguments)
         scores = {
