@@ -24,7 +24,7 @@ from k25.media.processor import (
     VideoInput,
 )
 from k25.media.remote import RemotePolicy
-from k25.media.sources import MediaSource, open_bytes, open_path, open_url
+from k25.media.sources import MediaContent, open_bytes, open_path, open_url
 
 __all__ = [
     "ChunkPlan",
@@ -36,7 +36,7 @@ __all__ = [
     "MediaConfig",
     "MediaLimits",
     "MediaProcessor",
-    "MediaSource",
+    "MediaContent",
     "RemotePolicy",
     "VideoCount",
     "VideoInput",

@@ -15,7 +15,7 @@ from PIL import ExifTags, Image
 
 from k25.errors import InputError
 from k25.media.config import MediaLimits
-from k25.media.sources import MediaSource
+from k25.media.sources import MediaContent
 from k25.media.videos import VideoInfo
 
 # EXIF orientation -> what makes the picture upright; 1 and unknown values mean it is.
@@ -47,7 +47,7 @@ _DAMAGE = (
 )
 
 
-def image_size(source: MediaSource, limits: MediaLimits) -> tuple[int, int]:
+def image_size(source: MediaContent, limits: MediaLimits) -> tuple[int, int]:
     """Width and height in pixels after EXIF orientation, from the file's header alone.
 
     Raises:
@@ -57,7 +57,7 @@ def image_size(source: MediaSource, limits: MediaLimits) -> tuple[int, int]:
         return (image.height, image.width) if _orientation(image) >= 5 else image.size
 
 
-def load_image(source: MediaSource, limits: MediaLimits) -> Image.Image:
+def load_image(source: MediaContent, limits: MediaLimits) -> Image.Image:
     """The upright 8-bit RGB image; the first frame of an animation.
 
     Raises:
@@ -94,7 +94,7 @@ class AnimatedWebp:
     Counted from the container's chunks, without decoding. The frame rate is the number of frames over their total time.
     """
 
-    def __init__(self, source: MediaSource, limits: MediaLimits) -> None:
+    def __init__(self, source: MediaContent, limits: MediaLimits) -> None:
         self._source, self._limits = source, limits
         with _opened(source, limits) as image:
             durations = _webp_durations(source.read(limits))
@@ -125,7 +125,7 @@ def _webp_durations(data: bytes) -> list[float]:
 
 
 @contextlib.contextmanager
-def _opened(source: MediaSource, limits: MediaLimits) -> Iterator[Image.Image]:
+def _opened(source: MediaContent, limits: MediaLimits) -> Iterator[Image.Image]:
     if source.format.pillow is None:
         raise InputError(f"{source.name}: holds a video ({source.format.name}); give it as a video")
     place: Any = io.BytesIO(source.data) if source.data is not None else source.path

@@ -22,7 +22,7 @@ from k25.media.config import MediaConfig, MediaLimits
 from k25.media.images import AnimatedWebp, image_size, load_image, to_rgb
 from k25.media.patches import Patches, write_patches
 from k25.media.plan import FramePlan, VideoPlan, plan_image, plan_video, sample_frames
-from k25.media.sources import WEBP, MediaSource
+from k25.media.sources import WEBP, MediaContent
 from k25.media.videos import VideoFile, VideoInfo
 
 P = ParamSpec("P")
@@ -34,7 +34,7 @@ CHUNK_PROMPT = "<|media_begin|>video<|media_content|><|media_pad|><|media_end|>"
 class ImageInput:
     """An image: a source, or a picture in memory (Pillow of any mode, taken as it stands, without EXIF)."""
 
-    source: MediaSource | Image.Image
+    source: MediaContent | Image.Image
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class VideoInput:
     By default the configured frame rate is sampled; `sample_fps` replaces it, `frame_count` asks for so many frames.
     """
 
-    source: MediaSource | Frames
+    source: MediaContent | Frames
     sample_fps: float | None = None
     frame_count: int | None = None
 
@@ -245,7 +245,7 @@ _Reader = VideoFile | AnimatedWebp | _FramesReader
 
 
 @contextmanager
-def _reader(source: MediaSource | Frames, limits: MediaLimits) -> Iterator[_Reader]:
+def _reader(source: MediaContent | Frames, limits: MediaLimits) -> Iterator[_Reader]:
     reader: _Reader
     if isinstance(source, Frames):
         reader = _FramesReader(source)

@@ -22,8 +22,9 @@ from k25.media.names import printable
 _REDIRECTS = (301, 302, 303, 307, 308)
 _BLOCK_BYTES = 1 << 16
 
-# Public by number, yet reachable only from inside: Azure's platform service.
-_INTERNAL = (ipaddress.ip_network("168.63.129.16/32"),)
+# Not for the public though some Python versions call them global: Azure's platform service, protocol assignments (with
+# Oracle's metadata service), local NAT64.
+_INTERNAL = tuple(map(ipaddress.ip_network, ("168.63.129.16/32", "192.0.0.0/24", "64:ff9b:1::/48")))
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address

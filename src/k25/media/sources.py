@@ -69,7 +69,7 @@ def sniff(head: bytes) -> MediaFormat | None:
 
 
 @dataclass(frozen=True)
-class MediaSource:
+class MediaContent:
     """An image or video that was found but not decoded yet: `data` in memory or a `path`.
 
     `name` stands for it in errors. Make one with `open_path`, `open_bytes` or `open_url`.
@@ -94,7 +94,7 @@ class MediaSource:
         return data
 
 
-def open_path(path: str | Path, limits: MediaLimits | None = None) -> MediaSource:
+def open_path(path: str | Path, limits: MediaLimits | None = None) -> MediaContent:
     """A file. Never call it with a text that a remote user chose: it opens whatever the process may read.
 
     Raises:
@@ -103,21 +103,20 @@ def open_path(path: str | Path, limits: MediaLimits | None = None) -> MediaSourc
     path, name = Path(path), printable(str(path))
     try:
         # Without O_NONBLOCK a named pipe would hang here before it could be refused.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-        with os.fdopen(descriptor, "rb") as file:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
-                raise InputError(f"{name}: is no regular file; give an image or video file")
-            head = file.read(HEAD_BYTES)
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+            status = os.fstat(file.fileno())
+            head = file.read(HEAD_BYTES) if stat.S_ISREG(status.st_mode) else b""
     except ValueError:
         raise InputError(f"{name}: is no valid file name; give the path of an image or video") from None
     except OSError as error:
         raise InputError(f"{name}: cannot be opened ({error.strerror}); check the path") from None
+    if not stat.S_ISREG(status.st_mode):
+        raise InputError(f"{name}: is no regular file; give an image or video file")
     _check_size(name, status.st_size, limits or MediaLimits())
-    return MediaSource(name, _recognised(name, head), path=path)
+    return MediaContent(name, _recognised(name, head), path=path)
 
 
-def open_bytes(data: bytes, name: str = "media", limits: MediaLimits | None = None) -> MediaSource:
+def open_bytes(data: bytes, name: str = "media", limits: MediaLimits | None = None) -> MediaContent:
     """Content in memory; `name` stands for it in errors.
 
     Raises:
@@ -125,10 +124,10 @@ def open_bytes(data: bytes, name: str = "media", limits: MediaLimits | None = No
     """
     name = printable(name)
     _check_size(name, len(data), limits or MediaLimits())
-    return MediaSource(name, _recognised(name, data[:HEAD_BYTES]), data=data)
+    return MediaContent(name, _recognised(name, data[:HEAD_BYTES]), data=data)
 
 
-def open_url(url: str, limits: MediaLimits | None = None, remote: RemotePolicy | None = None) -> MediaSource:
+def open_url(url: str, limits: MediaLimits | None = None, remote: RemotePolicy | None = None) -> MediaContent:
     """A data URL or, only if a `remote` policy is given, the content behind an http(s) URL.
 
     Safe with URLs that remote users chose: files are never opened, and `RemotePolicy` guards the network.
@@ -148,7 +147,7 @@ def open_url(url: str, limits: MediaLimits | None = None, remote: RemotePolicy |
     raise InputError(f"{printable(url)}: is no data, http or https URL; send data:image/png;base64,... or the like")
 
 
-def _open_data_url(url: str, limits: MediaLimits) -> MediaSource:
+def _open_data_url(url: str, limits: MediaLimits) -> MediaContent:
     header, comma, body = url.partition(",")
     name = f"data URL ({printable(header[5:], 60)})" if header[5:] else "data URL"
     if not comma:

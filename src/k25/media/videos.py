@@ -23,7 +23,7 @@ from PIL import Image
 
 from k25.errors import InputError
 from k25.media.config import MediaLimits
-from k25.media.sources import MediaSource
+from k25.media.sources import MediaContent
 
 # A jump empties the decoder's pipeline; refilling it costs about as much as decoding this many frames.
 JUMP_COST_FRAMES = 8
@@ -79,7 +79,7 @@ class VideoFile:
         InputError: the content is damaged, encrypted, has no picture track or exceeds the limits.
     """
 
-    def __init__(self, source: MediaSource, limits: MediaLimits) -> None:
+    def __init__(self, source: MediaContent, limits: MediaLimits) -> None:
         self._source, self._limits = source, limits
         self._container, self._stream = self._open()
         try:
@@ -163,13 +163,14 @@ class VideoFile:
         times: list[int | None] = []
         keys: list[int] = []
         decode_time, ordered = None, True
+        if any(entry.pos + entry.size > self._container.size for entry in self._stream.index_entries):
+            raise self._damaged("it is cut short")
         for packet in self._container.demux(self._stream):
-            if packet.size == 0 or packet.is_discard:
+            # A packet marked corrupt is the cut end of a stream, or broken in transmission.
+            if packet.size == 0 or packet.is_discard or packet.is_corrupt:
                 continue
             if packet.has_sidedata("encryption_info"):
                 raise InputError(f"{self._source.name}: is encrypted; give a copy without encryption")
-            if packet.is_corrupt:
-                raise self._damaged("it is cut short")
             times.append(packet.pts)
             if packet.dts is not None:
                 ordered &= decode_time is None or packet.dts >= decode_time
