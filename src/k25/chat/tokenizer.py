@@ -115,9 +115,12 @@ class Tokenizer:
             control_tokens: recognise the texts of control tokens, as the released tokenizer does by default. Leave it
                 off for text that others wrote.
         """
-        if len(text) > LONGEST_RUN:
-            return [token_id for piece in cut_long_text(text) for token_id in self._encode(piece, control_tokens)]
-        return self._encode(text, control_tokens)
+        if len(text) <= LONGEST_RUN:
+            return self._encode(text, control_tokens)
+        token_ids: list[int] = []
+        for piece in cut_long_text(text):
+            token_ids += self._encode(piece, control_tokens)
+        return token_ids
 
     def _encode(self, text: str, control_tokens: bool) -> list[int]:
         if control_tokens:

@@ -6,8 +6,8 @@ generation prompt: reasoning, `</think>`, content, tool calls and `<|im_end|>`. 
 samples, because it drops the reasoning of every finished answer. Turns whose contexts continue each other, such as the
 steps of a tool loop, share one sample.
 
-`<think>`, and `<think></think>` in instant mode, belong to the prompt, so they are not learnt: with them, instant samples
-would teach a thinking model to close its think block at once.
+`<think>`, and `<think></think>` in instant mode, belong to the prompt, so they are not learnt: with them, instant
+samples would teach a thinking model to close its think block at once.
 """
 
 from collections.abc import Sequence
