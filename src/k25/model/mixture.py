@@ -7,7 +7,7 @@ Shape suffixes: T tokens, D hidden, E experts, K experts per token, P = T * K ro
 """
 
 from collections.abc import Callable
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -56,6 +56,35 @@ class ExpertDispatch(Protocol):
         ...
 
 
+class _Permute(torch.autograd.Function):
+    """rows[order], whose gradient is a permutation too: torch's own would scatter and add."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, order: Tensor, inverse: Tensor) -> Tensor:
+        ctx.save_for_backward(inverse)
+        return rows.index_select(0, order)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        (inverse,) = ctx.saved_tensors
+        return grad.index_select(0, inverse), None, None
+
+
+class _ToExperts(torch.autograd.Function):
+    """One copy of each token per chosen expert, sorted by expert; the gradient sums the copies."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, order: Tensor, inverse: Tensor) -> Tensor:
+        ctx.save_for_backward(inverse)
+        ctx.tokens = x.shape[0]
+        return x.index_select(0, order // (len(order) // max(ctx.tokens, 1)))
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        (inverse,) = ctx.saved_tensors
+        return grad.index_select(0, inverse).unflatten(0, (ctx.tokens, -1)).sum(1), None, None
+
+
 class LocalDispatch:
     """All experts live here: sort by expert, run them, sort back."""
 
@@ -64,14 +93,14 @@ class LocalDispatch:
 
     def __call__(self, x_TD: Tensor, weights_TK: Tensor, experts_TK: Tensor, run: Experts) -> tuple[Tensor, Tensor]:
         """See `ExpertDispatch`."""
-        per_token = experts_TK.shape[-1]
         order_P = experts_TK.flatten().argsort(stable=True)
         tokens_per_expert = torch.bincount(experts_TK.flatten(), minlength=self.experts)
         ends = tokens_per_expert.cumsum(0).to(torch.int32)
-        rows_PD = run(x_TD.index_select(0, order_P // per_token), ends)
-        returned = torch.empty_like(order_P)
-        returned[order_P] = torch.arange(len(order_P), device=order_P.device)
-        outputs_TKD = rows_PD.index_select(0, returned).unflatten(0, experts_TK.shape)
+        returned_P = torch.empty_like(order_P)
+        returned_P[order_P] = torch.arange(len(order_P), device=order_P.device)
+        rows_PD = run(_ToExperts.apply(x_TD, order_P, returned_P), ends)  # type: ignore[no-untyped-call]
+        unsorted_PD: Tensor = _Permute.apply(rows_PD, returned_P, order_P)  # type: ignore[no-untyped-call]
+        outputs_TKD = unsorted_PD.unflatten(0, experts_TK.shape)
         return (weights_TK.to(x_TD.dtype)[:, None] @ outputs_TKD)[:, 0], tokens_per_expert
 
 

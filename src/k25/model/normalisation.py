@@ -1,8 +1,29 @@
-"""Root-mean-square normalisation as the release computes it."""
+"""Root-mean-square normalisation as the release computes it, with the gradient written out."""
+
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+
+class _Normalise(torch.autograd.Function):
+    """gain * n, n = x / sqrt(mean(x^2) + eps). With n kept, the gradient takes half the passes of autograd's own."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, gain: Tensor, eps: float) -> Tensor:
+        wide = x if x.dtype == torch.float64 else x.float()
+        inverse = torch.linalg.vecdot(wide, wide).div_(x.shape[-1]).add_(eps).rsqrt_()[..., None]
+        normed = (wide * inverse).to(x.dtype)
+        ctx.save_for_backward(normed, inverse, gain)
+        return normed * gain
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        normed, inverse, gain = ctx.saved_tensors
+        grad_normed = (grad * gain).to(inverse.dtype)
+        along = torch.linalg.vecdot(grad_normed, normed.to(inverse.dtype))[..., None]
+        grad_x = torch.addcmul(grad_normed, normed, along, value=-1 / normed.shape[-1]).mul_(inverse)
+        return grad_x.to(normed.dtype), (grad * normed).flatten(0, -2).sum(0), None
 
 
 class RMSNorm(nn.Module):
@@ -15,4 +36,5 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., width) -> (..., width)."""
-        return F.rms_norm(x, (x.shape[-1],), None, self.eps) * self.weight
+        normed: Tensor = _Normalise.apply(x, self.weight, self.eps)  # type: ignore[no-untyped-call]
+        return normed

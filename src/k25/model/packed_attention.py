@@ -9,7 +9,7 @@ Shape suffixes: T query tokens, K key tokens, H heads, N query/key width, V valu
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 _QUERY_BLOCK = 256
+_BACKWARD_BLOCK = 128
 
 
 @dataclass(frozen=True)
@@ -60,14 +61,9 @@ def packed_attention(
     of their segment, and causality counts from its end.
     """
     keys = key_segments or segments
-    value_width = value_KHV.shape[-1]
-    # Flash kernels want one width for keys and values; zeros add nothing to the output.
-    value = F.pad(value_KHV, (0, query_THN.shape[-1] - value_width))
     if query_THN.is_cuda and query_THN.dtype in (torch.bfloat16, torch.float16):
-        out = _varlen_flash(query_THN, key_KHN, value, segments, keys, scale, causal)
-    else:
-        out, _ = _attend(query_THN, key_KHN, value, segments.cu_seqlens, keys.cu_seqlens, scale, causal)
-    return out[..., :value_width]
+        return _varlen_flash(query_THN, key_KHN, value_KHV, segments, keys, scale, causal)
+    return _attend(query_THN, key_KHN, value_KHV, segments.cu_seqlens, keys.cu_seqlens, scale, causal)[0]
 
 
 def _varlen_flash(
@@ -79,7 +75,7 @@ def _varlen_flash(
     out = varlen_attn(
         query,
         key,
-        value,
+        F.pad(value, (0, query.shape[-1] - value.shape[-1])),
         segments.cu_seqlens,
         keys.cu_seqlens,
         segments.longest,
@@ -88,7 +84,7 @@ def _varlen_flash(
         window_size=window,
     )
     assert isinstance(out, Tensor)
-    return out
+    return out[..., : value.shape[-1]]
 
 
 @torch.library.custom_op("k25::max_attention_logits", mutates_args=())
@@ -121,19 +117,12 @@ def max_attention_logits(query_THN: Tensor, key_THN: Tensor, segments: Segments,
 def _attend(
     query: Tensor, key: Tensor, value: Tensor, cu_query: Tensor, cu_key: Tensor, scale: float, causal: bool
 ) -> tuple[Tensor, Tensor]:
-    out, log_sum = torch.empty_like(query), query.new_empty(query.shape[:2], dtype=_accumulator(query.dtype))
-    for rows, columns in _spans(cu_query, cu_key):
-        q, k, v = (_heads_first(part) for part in (query[rows], key[columns], value[columns]))
-        if query.device.type == "cpu":
-            mask, is_causal = _cpu_mask(q, k, causal)
-            o, s = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-                q, k, v, 0.0, is_causal, attn_mask=mask, scale=scale
-            )
-        else:
-            weights = _scores(q, k, scale, causal)
-            s = weights.logsumexp(-1)
-            o = (weights - s[..., None]).exp().to(v.dtype) @ v
-        out[rows], log_sum[rows] = o[0].transpose(0, 1), s[0].transpose(0, 1)
+    out, log_sum = _empty_outputs(query, value)
+    for run in _runs(cu_query, cu_key):
+        q, k, v = run.queries(query), run.keys(key), run.keys(value)
+        o, s = _forward_run(q, k, v, scale, causal)
+        run.queries(out).copy_(o)
+        run.queries(log_sum).copy_(s)
     return out, log_sum
 
 
@@ -141,7 +130,7 @@ def _attend(
 def _(
     query: Tensor, key: Tensor, value: Tensor, cu_query: Tensor, cu_key: Tensor, scale: float, causal: bool
 ) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(query), query.new_empty(query.shape[:2], dtype=_accumulator(query.dtype))
+    return _empty_outputs(query, value)
 
 
 @torch.library.custom_op("k25::packed_attention_backward", mutates_args=())
@@ -156,18 +145,15 @@ def _attend_backward(
     scale: float,
     causal: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
+    inputs = query, key, value
     gradients = torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
-    for rows, _ in _spans(cu_seqlens, cu_seqlens):
-        g, q, k, v, o = (_heads_first(part[rows]) for part in (grad, query, key, value, out))
-        s = log_sum[rows].transpose(0, 1)[None]
-        if query.device.type == "cpu":
-            parts = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
-                g, q, k, v, o, s, 0.0, causal, scale=scale
-            )
-        else:
-            parts = _backward_by_formula(g, q, k, v, o, s, scale, causal)
-        for target, part in zip(gradients, parts, strict=True):
-            target[rows] = part[0].transpose(0, 1)
+    correction = (grad * out).sum(-1, dtype=log_sum.dtype)
+    for run in _runs(cu_seqlens, cu_seqlens):
+        q, k, v, g = (run.queries(part).flatten(0, 1) for part in (*inputs, grad))
+        s, c = (run.queries(part).flatten(0, 1) for part in (log_sum, correction))
+        for target, part in zip(gradients, _backward_run(q, k, v, g, s, c, scale, causal), strict=True):
+            view = run.queries(target)
+            view.copy_(part.view(view.shape))
     return gradients
 
 
@@ -206,46 +192,87 @@ def _backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
 _attend.register_autograd(_backward, setup_context=_save_for_backward)
 
 
-def _spans(cu_query: Tensor, cu_key: Tensor) -> Iterator[tuple[slice, slice]]:
-    for (q0, q1), (k0, k1) in zip(pairwise(cu_query.tolist()), pairwise(cu_key.tolist()), strict=True):
-        if q1 > q0:
-            yield slice(q0, q1), slice(k0, k1)
+@dataclass(frozen=True)
+class _Run:
+    """Neighbouring segments of equal length: they are computed as one batch."""
+
+    segments: int
+    query_rows: slice
+    key_rows: slice
+
+    def queries(self, x: Tensor) -> Tensor:
+        """The run's part of x (T, H, ...) as a view (segments, H, length, ...)."""
+        return x[self.query_rows].unflatten(0, (self.segments, -1)).transpose(1, 2)
+
+    def keys(self, x: Tensor) -> Tensor:
+        """The run's part of x (K, H, ...) as a view (segments, H, length, ...)."""
+        return x[self.key_rows].unflatten(0, (self.segments, -1)).transpose(1, 2)
 
 
-def _heads_first(x_LHN: Tensor) -> Tensor:
-    return x_LHN.transpose(0, 1)[None]
+def _runs(cu_query: Tensor, cu_key: Tensor) -> Iterator[_Run]:
+    spans = list(zip(pairwise(cu_query.tolist()), pairwise(cu_key.tolist()), strict=True))
+    for (queries, _), group in groupby(spans, key=lambda span: (span[0][1] - span[0][0], span[1][1] - span[1][0])):
+        members = list(group)
+        if queries:
+            (q0, _), (k0, _) = members[0]
+            (_, q1), (_, k1) = members[-1]
+            yield _Run(len(members), slice(q0, q1), slice(k0, k1))
 
 
 def _accumulator(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def _visible(queries: int, keys: int, device: torch.device) -> Tensor:
-    return torch.ones(queries, keys, dtype=torch.bool, device=device).tril(keys - queries)
+def _empty_outputs(query: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    out = value.new_empty((*query.shape[:2], value.shape[-1]))
+    return out, query.new_empty(query.shape[:2], dtype=_accumulator(query.dtype))
 
 
-def _cpu_mask(q: Tensor, k: Tensor, causal: bool) -> tuple[Tensor | None, bool]:
-    """The kernel's own causality counts from the start of the keys; a continued context counts from their end."""
+def _hidden(queries: int, keys: int, device: torch.device) -> Tensor:
+    """True where a query must not look: the last query sees every key."""
+    return torch.ones(queries, keys, dtype=torch.bool, device=device).triu(keys - queries + 1)
+
+
+def _forward_run(q: Tensor, k: Tensor, v: Tensor, scale: float, causal: bool) -> tuple[Tensor, Tensor]:
+    """Values (G, H, L, V) and log-sums of the exponentials (G, H, L)."""
     queries, keys = q.shape[2], k.shape[2]
-    if not causal or queries == keys or queries == 1:
-        return None, causal and queries == keys
-    mask = torch.zeros(queries, keys, dtype=q.dtype).masked_fill_(~_visible(queries, keys, q.device), float("-inf"))
-    return mask[None, None], False
-
-
-def _scores(q: Tensor, k: Tensor, scale: float, causal: bool) -> Tensor:
+    mask = None
+    if causal and queries != keys and queries > 1:
+        # The kernel's own causality counts from the start of the keys; a continued context counts from their end.
+        mask = q.new_zeros(queries, keys).masked_fill_(_hidden(queries, keys, q.device), float("-inf"))
+    is_causal = causal and queries == keys
+    if q.device.type == "cpu":
+        # The flash kernel wants one width for keys and values; zeros add nothing to the output.
+        padded = F.pad(v, (0, q.shape[-1] - v.shape[-1]))
+        kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+        out, log_sum = kernel(q, k, padded, 0.0, is_causal, attn_mask=mask, scale=scale)
+        return out[..., : v.shape[-1]], log_sum
     scores = (q @ k.mT).float() * scale
     if causal:
-        scores = scores.masked_fill(~_visible(q.shape[2], k.shape[2], q.device), float("-inf"))
-    return scores
+        scores = scores.masked_fill_(_hidden(queries, keys, q.device), float("-inf"))
+    log_sum = scores.logsumexp(-1)
+    return (scores - log_sum[..., None]).exp().to(v.dtype) @ v, log_sum
 
 
-def _backward_by_formula(
-    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, log_sum: Tensor, scale: float, causal: bool
+def _backward_run(
+    q: Tensor, k: Tensor, v: Tensor, grad: Tensor, log_sum: Tensor, correction: Tensor, scale: float, causal: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradient of one segment's attention from the saved log-sums (FlashAttention-2, arXiv 2307.08691, section 2.1)."""
-    weights = (_scores(q, k, scale, causal) - log_sum[..., None]).exp()
-    grad_weights = (grad @ v.mT).float()
-    correction = (grad * out).float().sum(-1, keepdim=True)
-    grad_scores = (weights * (grad_weights - correction) * scale).to(q.dtype)
-    return grad_scores @ k, grad_scores.mT @ q, weights.to(v.dtype).mT @ grad
+    """Gradients of q, k, v (G, L, ...) from the saved log-sums, a block of queries at a time.
+
+    The recurrence is that of FlashAttention-2 (arXiv 2307.08691, 2.3); as plain matrix products it outruns torch's CPU
+    kernel (docs/notes/attention-backward.md).
+    """
+    grad_q = torch.empty_like(q)
+    grad_k, grad_v = torch.zeros_like(k, dtype=log_sum.dtype), torch.zeros_like(v, dtype=log_sum.dtype)
+    for first in range(0, q.shape[1], _BACKWARD_BLOCK):
+        rows = slice(first, min(first + _BACKWARD_BLOCK, q.shape[1]))
+        seen = slice(0, rows.stop if causal else k.shape[1])
+        weights = torch.add(-log_sum[:, rows, None], q[:, rows] @ k[:, seen].mT, alpha=scale).exp_()
+        if causal:
+            weights[:, :, first:].tril_()
+        grad_v[:, seen] += weights.to(v.dtype).mT @ grad[:, rows]
+        grad_weights = (grad[:, rows] @ v[:, seen].mT).to(weights.dtype)
+        grad_scores = grad_weights.sub_(correction[:, rows, None]).mul_(weights).mul_(scale).to(q.dtype)
+        grad_q[:, rows] = grad_scores @ k[:, seen]
+        grad_k[:, seen] += grad_scores.mT @ q[:, rows]
+    return grad_q, grad_k, grad_v
