@@ -144,17 +144,15 @@ def read_config(path: Path) -> ConfigFile:
 
 def _text_config(section: _Section) -> TextConfig:
     section.require(_TEXT_FIXED)
-    sizes = {name: section.integer(name) for name in _TEXT_INTEGERS}
-    section.equal("num_key_value_heads", sizes["num_attention_heads"], "num_attention_heads")
-    theta, scaling = _rope(section)
-    query_rank = section.integer("q_lora_rank") if section.has("q_lora_rank") else None
-    numbers = {
-        "routed_scaling_factor": section.number("routed_scaling_factor"),
-        "rms_norm_eps": section.number("rms_norm_eps"),
-        "latent_norm_eps": section.number("latent_norm_eps", TextConfig.latent_norm_eps),
-    }
+    values: dict[str, Any] = {name: section.integer(name) for name in _TEXT_INTEGERS}
+    section.equal("num_key_value_heads", values["num_attention_heads"], "num_attention_heads")
+    values["q_lora_rank"] = section.integer("q_lora_rank") if section.has("q_lora_rank") else None
+    values["routed_scaling_factor"] = section.number("routed_scaling_factor")
+    values["rms_norm_eps"] = section.number("rms_norm_eps")
+    values["latent_norm_eps"] = section.number("latent_norm_eps", TextConfig.latent_norm_eps)
+    values["rope_theta"], values["rope_scaling"] = _rope(section)
     with _naming(section.path):
-        return TextConfig(**sizes, **numbers, q_lora_rank=query_rank, rope_theta=theta, rope_scaling=scaling)
+        return TextConfig(**values)
 
 
 def _rope(section: _Section) -> tuple[float, YarnScaling | None]:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, NamedTuple, Self
+from typing import Any, BinaryIO, NamedTuple, Self, TypeGuard
 
 import torch
 from torch import Tensor
@@ -199,13 +199,13 @@ def _tensor_info(entry: object, base: int, where: str) -> TensorInfo:
     return TensorInfo(dtype, tuple(shape), base + offsets[0], base + offsets[1])
 
 
-def _naturals(value: Any) -> bool:
+def _naturals(value: object) -> TypeGuard[list[int]]:
     return isinstance(value, list) and all(type(number) is int and number >= 0 for number in value)
 
 
 def _read_exactly(file: BinaryIO, start: int, target: Tensor, path: Path, name: str | None = None) -> None:
     """Fill the byte tensor `target` from `start` on; one system call reads at most 2 GiB."""
-    remaining = memoryview(target.numpy())
+    remaining = target.numpy().data
     with _readable(path):
         file.seek(start)
         while remaining:

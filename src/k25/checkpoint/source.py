@@ -30,6 +30,7 @@ def _hub_folder(source: str, download: bool) -> Path:
     repository, _, revision = source.partition("@")
     try:
         from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import LocalEntryNotFoundError
     except ImportError as error:
         raise InputError(
             f"there is no folder {source}, and to take it for a hub repository needs `pip install k25[hub]`; "
@@ -39,6 +40,10 @@ def _hub_folder(source: str, download: bool) -> Path:
         path = snapshot_download(
             repository, revision=revision or None, allow_patterns=_DATA_FILES, local_files_only=not download
         )
+    except LocalEntryNotFoundError as error:
+        raise InputError(
+            f"there is no folder {source}, and no hub repository of that name is in the local cache; {_HOW_TO_GET_IT}"
+        ) from error
     except Exception as error:  # the library's own errors, and those of every HTTP and TLS layer under it
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise InputError(

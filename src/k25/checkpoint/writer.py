@@ -92,7 +92,8 @@ def write_folder(
     try:
         _prepare(partial, resume_key, overwrite)
         _check_space(partial, total)
-        weight_map, done = {}, 0
+        weight_map: dict[str, str] = {}
+        done = 0
         for number, shard in enumerate(shards, 1):
             path = partial / f"model-{number:05}-of-{len(shards):06}.safetensors"
             header = {released_name(tensor.name, config): (tensor.dtype, tensor.shape) for tensor in shard}
