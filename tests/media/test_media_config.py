@@ -61,7 +61,7 @@ def test_a_wrong_setting_is_named(change, message):
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"media_proc_cfg": 3}', "[" * 100_000])
 def test_a_file_without_settings_is_an_error(tmp_path, text):
     (tmp_path / "preprocessor_config.json").write_text(text)
-    with pytest.raises(InputError, match="preprocessor_config.json"):
+    with pytest.raises(InputError, match="preprocessor_config"):
         MediaConfig.from_file(tmp_path)
 
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from media_made_here import noise
 from PIL import Image
 
 from k25.media import ImageInput, MediaConfig, MediaProcessor
-from media_made_here import noise
 
 PROCESSOR = MediaProcessor(threads=1)
 

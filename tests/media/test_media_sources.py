@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from contextlib import contextmanager
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -114,6 +115,7 @@ def test_a_strange_file_name_stays_on_one_line(tmp_path):
         (bytes([0x47]) + bytes(187) + bytes([0x47]) + bytes(187) + bytes([0x47]), "mpeg"),
         (bytes(4) + bytes([0x47]) + bytes(191) + bytes([0x47]) + bytes(191) + bytes([0x47]), "mpeg"),
         (b"GGG hello", None),
+        (b"Try skipping this", None),
         (b"#EXTM3U", None),
         (b"%PDF-1.7", None),
         (b"", None),
@@ -125,7 +127,7 @@ def test_only_listed_containers_are_recognised(head, name):
 
 
 def test_empty_bytes_are_an_error():
-    with pytest.raises(InputError, match="upload is empty|upload: is empty"):
+    with pytest.raises(InputError, match="upload: is empty"):
         open_bytes(b"", "upload")
 
 
@@ -170,7 +172,7 @@ def test_which_addresses_are_public(address, public):
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_inner_addresses_are_refused_however_they_are_written(monkeypatch, scheme, host):
     monkeypatch.setattr(socket, "create_connection", lambda *a, **k: pytest.fail("connected"))
-    with pytest.raises(InputError, match="private network|is unknown"):
+    with pytest.raises(InputError, match=r"private network|is unknown"):
         open_url(f"{scheme}://{host}:9/a.png", remote=RemotePolicy())
 
 
@@ -280,15 +282,15 @@ def test_redirects_are_followed_a_few_times():
     ],
 )
 def test_redirects_are_checked_like_the_first_url(target, message):
-    with serving(lambda handler: send(handler, b"", 302, Location=target)) as url:
-        with pytest.raises(InputError, match=message):
-            fetch(url, LOOPBACK, 1000)
+    answer = partial(send, body=b"", status=302, Location=target)
+    with serving(answer) as url, pytest.raises(InputError, match=message):
+        fetch(url, LOOPBACK, 1000)
 
 
 def test_an_answer_above_the_size_limit_is_refused():
-    with serving(lambda handler: send(handler, bytes(5000))) as url:
-        with pytest.raises(InputError, match="larger than the limit of 1000 bytes"):
-            fetch(url, LOOPBACK, 1000)
+    answer = partial(send, body=bytes(5000))
+    with serving(answer) as url, pytest.raises(InputError, match="larger than the limit of 1000 bytes"):
+        fetch(url, LOOPBACK, 1000)
 
 
 def test_an_endless_answer_is_cut_off():
@@ -301,9 +303,8 @@ def test_an_endless_answer_is_cut_off():
         except OSError:
             pass
 
-    with serving(answer) as url:
-        with pytest.raises(InputError, match="larger than the limit"):
-            fetch(url, LOOPBACK, 50_000)
+    with serving(answer) as url, pytest.raises(InputError, match="larger than the limit"):
+        fetch(url, LOOPBACK, 50_000)
 
 
 @pytest.mark.parametrize("part", ["header", "body"])
@@ -327,16 +328,15 @@ def test_a_dripping_server_is_cut_off(part):
 
 
 def test_an_answer_that_ends_early_is_an_error():
-    with serving(lambda handler: send(handler, PNG[:50], **{"Content-Length": "90", "Connection": "close"})) as url:
-        with pytest.raises(InputError, match="ended 40 bytes early"):
-            fetch(url, LOOPBACK, 1000)
+    answer = partial(send, body=PNG[:50], **{"Content-Length": "90", "Connection": "close"})
+    with serving(answer) as url, pytest.raises(InputError, match="ended 40 bytes early"):
+        fetch(url, LOOPBACK, 1000)
 
 
 @pytest.mark.parametrize("status", [404, 500, 204, 302])
 def test_a_failing_server_is_an_error(status):
-    with serving(lambda handler: send(handler, b"", status)) as url:
-        with pytest.raises(InputError, match=str(status)):
-            fetch(url, LOOPBACK, 1000)
+    with serving(lambda handler: send(handler, b"", status)) as url, pytest.raises(InputError, match=str(status)):
+        fetch(url, LOOPBACK, 1000)
 
 
 def test_a_server_that_speaks_no_http_is_an_error():

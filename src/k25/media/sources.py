@@ -60,7 +60,7 @@ def sniff(head: bytes) -> MediaFormat | None:
             return found
     if head.startswith(b"RIFF"):
         return _RIFF.get(head[8:12])
-    if head[4:8] in _QUICKTIME_ATOMS:
+    if head[:1] < b"\x20" and head[4:8] in _QUICKTIME_ATOMS:  # an atom's size comes first; text does not start so
         return _MP4
     # Transport stream packets of 188 bytes start with 0x47; m2ts puts four bytes of time before each.
     if any(head[first : first + 2 * step + 1 : step] == b"GGG" for first, step in ((0, 188), (4, 192))):
