@@ -51,19 +51,24 @@ def tokenising(quick: bool) -> Iterator[Case]:
     prose = (source_text() * 20)[:size]
     mixed = (MULTILINGUAL * (size // len(MULTILINGUAL) + 1))[:size]
     short = "What is the weather in Paris today?"
+
+    # A string keeps its UTF-8 form once tiktoken has asked for it. Text is tokenised once in practice: take a new string.
+    def new(text: str) -> str:
+        return text[1:]
+
     for name, text in (("one question", short), ("source text", prose), ("multilingual", mixed)):
         yield Case(
             f"tokenise {name}, {len(text):,} characters",
-            lambda text=text: ours.encode(text),  # type: ignore[misc]
-            lambda text=text: peer.encode(text, disallowed_special=()),  # type: ignore[misc]
+            lambda text=text: ours.encode(new(text)),  # type: ignore[misc]
+            lambda text=text: peer.encode(new(text), disallowed_special=()),  # type: ignore[misc]
             "tiktoken",
             "Mchar/s",
             work=len(text) / 1e6,
         )
     yield Case(
         f"tokenise source text with control tokens, {size:,} characters",
-        lambda: ours.encode(prose, control_tokens=True),
-        lambda: peer.encode(prose, allowed_special="all"),
+        lambda: ours.encode(new(prose), control_tokens=True),
+        lambda: peer.encode(new(prose), allowed_special="all"),
         "tiktoken",
         "Mchar/s",
         work=size / 1e6,

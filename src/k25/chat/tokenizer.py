@@ -117,8 +117,9 @@ class Tokenizer:
         """
         if len(text) <= LONGEST_RUN:
             return self._encode(text, control_tokens)
-        token_ids: list[int] = []
-        for piece in cut_long_text(text):
+        pieces = cut_long_text(text)
+        token_ids = self._encode(next(pieces), control_tokens)
+        for piece in pieces:
             token_ids += self._encode(piece, control_tokens)
         return token_ids
 

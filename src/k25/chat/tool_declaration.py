@@ -52,7 +52,7 @@ def declaration_text(tools: Sequence[Mapping[str, Any]]) -> str:
 
 def sort_keys(value: Any) -> Any:
     """The same JSON value with every object's keys in order; lists keep theirs."""
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         return {key: sort_keys(value[key]) for key in sorted(value)}
     if isinstance(value, list):
         return [sort_keys(item) for item in value]
@@ -105,7 +105,7 @@ class _Function:
         members = []
         for name, value in schema["properties"].items():
             kind = self._type(value, indent)
-            default = _default(value, indent) if isinstance(value, Mapping) else ""
+            default = _default(value, indent) if isinstance(value, dict) else ""
             optional = name not in required
             mark = "?" if optional else ""
             members.append((optional, name, f"{_docs(value, indent)}{default}{indent}{name}{mark}: {kind}"))
@@ -117,7 +117,7 @@ class _Function:
         allowed = schema.get("additionalProperties")
         if allowed is None:
             return ""
-        if isinstance(allowed, Mapping):
+        if isinstance(allowed, dict):
             kind = self._type(allowed, indent + INDENT)
         elif isinstance(allowed, bool):
             kind = "any" if allowed else "never"
@@ -167,7 +167,7 @@ class _Function:
             self._refers_to_itself = True
             return "parameters"
         name = target.split("/")[-1]
-        if not target.startswith("#/$defs/") or not isinstance(self._definitions[name], Mapping):
+        if not target.startswith("#/$defs/") or not isinstance(self._definitions[name], dict):
             raise ValueError("a reference that cannot be followed")
         return name
 
