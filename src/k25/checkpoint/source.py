@@ -42,7 +42,7 @@ def _hub_folder(source: str, download: bool) -> Path:
         )
     except LocalEntryNotFoundError as error:
         raise InputError(
-            f"there is no folder {source}, and no hub repository of that name is in the local cache; {_HOW_TO_GET_IT}"
+            f"there is no folder {source}, and no hub repository of that name is cached or reachable; {_HOW_TO_GET_IT}"
         ) from error
     except Exception as error:  # the library's own errors, and those of every HTTP and TLS layer under it
         reason = str(error).strip().partition("\n")[0] or type(error).__name__

@@ -10,7 +10,7 @@ from k25.checkpoint.layout import StoredTensor
 from k25.checkpoint.safetensors_file import DTYPES
 from k25.model import K25Config
 
-# Part -> what its parameters' names contain; the first that matches counts, so the most frequent comes first.
+# Part -> what its parameters' names contain; the first that matches counts.
 _PARTS = {
     "routed experts": ".ffn.experts.",
     "vision tower": "vision_tower.",
@@ -45,11 +45,11 @@ class Part:
     parameters: int = 0
     bytes_by_dtype: Counter[str] = field(default_factory=Counter)
 
-    def add(self, tensor: StoredTensor) -> None:
-        """Count one stored tensor."""
-        self.tensors += 1
-        self.parameters += tensor.weights
-        self.bytes_by_dtype[tensor.dtype] += math.prod(tensor.shape) * DTYPES[tensor.dtype].itemsize
+    def add(self, tensor: StoredTensor, times: int) -> None:
+        """Count that many stored tensors of this kind."""
+        self.tensors += times
+        self.parameters += times * tensor.weights
+        self.bytes_by_dtype[tensor.dtype] += times * math.prod(tensor.shape) * DTYPES[tensor.dtype].itemsize
 
     @property
     def bytes(self) -> int:
@@ -96,16 +96,16 @@ class Summary:
 
 def summarise(config: K25Config, tensors: Iterable[StoredTensor]) -> Summary:
     """Count the tensors of a checkpoint of `config`."""
+    # A layer's hundreds of experts are alike but for name and place.
+    kinds = Counter(tensor._replace(name="", start=0) for tensor in tensors)
     found: dict[str, Part] = {}
-    int4_experts = False
-    for tensor in tensors:
-        name = next(part for part, mark in _PARTS.items() if mark in tensor.parameter)
-        found.setdefault(name, Part()).add(tensor)
-        int4_experts = int4_experts or tensor.encoding == "packed"
+    for kind, times in kinds.items():
+        name = next(part for part, mark in _PARTS.items() if mark in kind.parameter)
+        found.setdefault(name, Part()).add(kind, times)
     return Summary(
         parts={name: found[name] for name in _ORDER if name in found},
         parameters_active=_active(config, found),
-        int4_experts=int4_experts,
+        int4_experts=any(kind.encoding == "packed" for kind in kinds),
         # Two bytes (bfloat16) for every cached value.
         latent_cache_bytes_per_token=config.text.num_hidden_layers * config.text.latent_width * 2,
     )
