@@ -52,7 +52,7 @@ def tokenising(quick: bool) -> Iterator[Case]:
     mixed = (MULTILINGUAL * (size // len(MULTILINGUAL) + 1))[:size]
     short = "What is the weather in Paris today?"
 
-    # A string keeps its UTF-8 form once tiktoken has asked for it. Text is tokenised once in practice: take a new string.
+    # A string keeps its UTF-8 form once tiktoken has asked for it; in practice a text is new, so take a new string.
     def new(text: str) -> str:
         return text[1:]
 
