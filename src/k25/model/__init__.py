@@ -1,7 +1,7 @@
 """The K2.5 network: text decoder, vision tower and projector. One definition for training, prefill and decode.
 
-Read in this order: config, presets, rotary, attention (with packed_attention and latent_cache), experts, mixture, decoder,
-vision, network. Capital suffixes on names are shapes; each file's header has the legend.
+Read in this order: config, presets, rotary, attention (with packed_attention and latent_cache), experts, mixture,
+decoder, vision, network. Capital suffixes on names are shapes; each file's header has the legend.
 """
 
 from k25.model.attention import CachedKeys, KeyReader, StreamKeys

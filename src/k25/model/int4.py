@@ -49,10 +49,11 @@ def quantise(weight: Tensor) -> tuple[Tensor, Tensor]:
     """Words and group scales (in the weight's dtype) by the min-max rule: scale = 2 * largest magnitude / 15.
 
     The division happens in the weight's dtype and rounds half to even, as compressed-tensors does it; the most positive
-    weight of a group would land on 7.5 and is clipped to 7. A group of zeros gets scale 1.
+    weight of a group would land on 7.5 and is clipped to 7. A group of zeros gets the dtype's
+    epsilon.
     """
     groups = weight.unflatten(-1, (-1, GROUP_SIZE))
     scale = groups.abs().amax(-1) * 2 / 15
-    scale = torch.where(scale == 0, torch.ones_like(scale), scale)
+    scale = torch.where(scale == 0, torch.full_like(scale, torch.finfo(scale.dtype).eps), scale)
     values = (groups / scale[..., None]).round().clamp(-_OFFSET, _OFFSET - 1)
     return pack(values.flatten(-2).to(torch.int8)), scale

@@ -76,7 +76,7 @@ def _latent_attention(
     out = query.new_empty((*query.shape[:2], kv_lora_rank))
     for (q0, q1), (k0, k1) in zip(pairwise(cu_query.tolist()), pairwise(cu_context.tolist()), strict=True):
         context = rows[k0:k1]
-        scores = (query[q0:q1].flatten(0, 1) @ context.mT).float().view(q1 - q0, -1, k1 - k0) * scale
+        scores = (query[q0:q1].flatten(0, 1) @ context.mT).float().view(q1 - q0, query.shape[1], k1 - k0) * scale
         if q1 - q0 > 1:
             visible = torch.ones(q1 - q0, k1 - k0, dtype=torch.bool, device=rows.device).tril(k1 - k0 - (q1 - q0))
             scores = scores.masked_fill(~visible[:, None], float("-inf"))

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from k25.model.config import TextConfig
 from k25.model.experts import Experts, GroupedExperts, SwiGLU
+from k25.model.precision import at_least_float32
 
 
 class Router(nn.Module):
@@ -38,7 +39,7 @@ class Router(nn.Module):
 
     def forward(self, x_TD: Tensor) -> tuple[Tensor, Tensor]:
         """Weights (T, K) float32, which sum to the scaling factor, and expert numbers (T, K) int64."""
-        logits_TE = x_TD.float() @ self.weight.float().T
+        logits_TE = at_least_float32(x_TD) @ at_least_float32(self.weight).T
         scores_TE = logits_TE.sigmoid()
         experts_TK = (
             (scores_TE.detach() + self.selection_bias).topk(self.experts_per_token, dim=-1, sorted=False).indices

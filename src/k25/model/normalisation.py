@@ -5,13 +5,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from k25.model.precision import at_least_float32
+
 
 class _Normalise(torch.autograd.Function):
     """gain * n, n = x / sqrt(mean(x^2) + eps). With n kept, the gradient takes half the passes of autograd's own."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, gain: Tensor, eps: float) -> Tensor:
-        wide = x if x.dtype == torch.float64 else x.float()
+        wide = at_least_float32(x)
         inverse = torch.linalg.vecdot(wide, wide).div_(x.shape[-1]).add_(eps).rsqrt_()[..., None]
         normed = (wide * inverse).to(x.dtype)
         ctx.save_for_backward(normed, inverse, gain)

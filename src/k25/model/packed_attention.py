@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from k25.model.precision import at_least_float32
+
 _QUERY_BLOCK = 256
 _BACKWARD_BLOCK = 128
 
@@ -87,8 +89,7 @@ def _varlen_flash(
     return out[..., : value.shape[-1]]
 
 
-@torch.library.custom_op("k25::max_attention_logits", mutates_args=())
-def _max_logits(query: Tensor, key: Tensor, cu_seqlens: Tensor, scale: float) -> Tensor:
+def _max_logits_in_blocks(query: Tensor, key: Tensor, cu_seqlens: Tensor, scale: float) -> Tensor:
     largest = query.new_full((query.shape[1],), float("-inf"), dtype=torch.float32)
     for start, end in pairwise(cu_seqlens.tolist()):
         for first in range(start, end, _QUERY_BLOCK):
@@ -97,6 +98,9 @@ def _max_logits(query: Tensor, key: Tensor, cu_seqlens: Tensor, scale: float) ->
             future = torch.ones_like(scores[0], dtype=torch.bool).triu(first - start + 1)
             largest = torch.maximum(largest, scores.masked_fill_(future, float("-inf")).amax((1, 2)) * scale)
     return largest
+
+
+_max_logits = torch.library.custom_op("k25::max_attention_logits", _max_logits_in_blocks, mutates_args=())
 
 
 @_max_logits.register_fake
@@ -219,6 +223,10 @@ def _runs(cu_query: Tensor, cu_key: Tensor) -> Iterator[_Run]:
             yield _Run(len(members), slice(q0, q1), slice(k0, k1))
 
 
+def _has_flash_kernel(query: Tensor) -> bool:
+    return query.device.type == "cpu"
+
+
 def _accumulator(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
@@ -241,13 +249,13 @@ def _forward_run(q: Tensor, k: Tensor, v: Tensor, scale: float, causal: bool) ->
         # The kernel's own causality counts from the start of the keys; a continued context counts from their end.
         mask = q.new_zeros(queries, keys).masked_fill_(_hidden(queries, keys, q.device), float("-inf"))
     is_causal = causal and queries == keys
-    if q.device.type == "cpu":
+    if _has_flash_kernel(q):
         # The flash kernel wants one width for keys and values; zeros add nothing to the output.
         padded = F.pad(v, (0, q.shape[-1] - v.shape[-1]))
         kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
         out, log_sum = kernel(q, k, padded, 0.0, is_causal, attn_mask=mask, scale=scale)
         return out[..., : v.shape[-1]], log_sum
-    scores = (q @ k.mT).float() * scale
+    scores = at_least_float32(q @ k.mT) * scale
     if causal:
         scores = scores.masked_fill_(_hidden(queries, keys, q.device), float("-inf"))
     log_sum = scores.logsumexp(-1)

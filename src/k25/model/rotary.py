@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from k25.model.config import TextConfig, YarnScaling
+from k25.model.precision import at_least_float32
 
 
 def rotary_frequencies(config: TextConfig, device: torch.device | None = None) -> Tensor:
@@ -63,6 +64,6 @@ def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
     """Turn the interleaved pairs of `x` (T, ..., 2P) by the table's angles (T, P), in float32; returns x's dtype."""
     shape = (x.shape[0], *[1] * (x.dim() - 2), cosine.shape[-1])
     cosine, sine = cosine.view(shape), sine.view(shape)
-    even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)
+    even, odd = at_least_float32(x).unflatten(-1, (-1, 2)).unbind(-1)
     rotated = torch.stack((even * cosine - odd * sine, odd * cosine + even * sine), dim=-1)
     return rotated.flatten(-2).to(x.dtype)

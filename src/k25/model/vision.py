@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from k25.model.config import VisionConfig
 from k25.model.packed_attention import Segments, packed_attention
+from k25.model.precision import at_least_float32
 from k25.model.rotary import rotate
 
 _ROTARY_THETA = 10_000.0
@@ -81,7 +82,7 @@ class PatchEmbedding(nn.Module):
         """(rows * columns, D): the table at its own size, else resized: bicubic, a = -0.75, no antialiasing; fp32."""
         if (rows, columns) == self.positions.shape[:2]:
             return self.positions.flatten(0, 1)
-        image = self.positions.float().permute(2, 0, 1)[None]
+        image = at_least_float32(self.positions).permute(2, 0, 1)[None]
         resized = F.interpolate(image, (rows, columns), mode="bicubic", align_corners=False)
         return resized[0].flatten(1).T.to(self.positions.dtype)
 
