@@ -34,7 +34,8 @@ class Layout:
     def __post_init__(self) -> None:
         for name in ("devices", "tensor", "expert", "pipeline"):
             if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}; it must be at least 1")
+                option = name if name == "devices" else f"{name}-parallel"
+                raise InputError(f"{option} is {getattr(self, name)}; it must be at least 1")
         rules = {
             f"{self.devices} devices do not divide into {self.pipeline} pipeline stages": self.devices % self.pipeline,
             f"{self.per_stage} devices per stage do not divide into groups of {self.tensor} tensor-parallel ranks": (

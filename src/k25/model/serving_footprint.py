@@ -86,8 +86,10 @@ def serving_layout(
     """The layout with what is not given filled in: heads over up to a node's devices, experts over the whole stage."""
     text = config.text
     per_stage = max(devices // max(pipeline, 1), 1)
-    tensor = tensor or largest_divisor(per_stage, _DEVICES_OF_A_NODE, text.num_attention_heads)
-    expert = expert or largest_divisor(per_stage, text.n_routed_experts)
+    if tensor is None:
+        tensor = largest_divisor(per_stage, _DEVICES_OF_A_NODE, text.num_attention_heads)
+    if expert is None:
+        expert = largest_divisor(per_stage, text.n_routed_experts, text.n_routed_experts)
     return Layout(text, devices, tensor, expert, pipeline)
 
 

@@ -105,7 +105,8 @@ class TrainingPlan:
 def training_layout(config: K25Config, devices: int, expert: int | None = None, pipeline: int = 1) -> Layout:
     """The layout with expert parallelism, where not given, filled in: up to 16 ranks, as the report has it."""
     per_stage = max(devices // max(pipeline, 1), 1)
-    expert = expert or largest_divisor(per_stage, _EXPERT_RANKS, config.text.n_routed_experts)
+    if expert is None:
+        expert = largest_divisor(per_stage, _EXPERT_RANKS, config.text.n_routed_experts)
     return Layout(config.text, devices, expert=expert, pipeline=pipeline)
 
 
