@@ -64,10 +64,13 @@ def test_the_most_positive_weight_is_clipped_to_seven():
     assert scale.item() == pytest.approx(1 / 7.5)
 
 
-def test_a_group_of_zeros_stays_zeros():
-    words, scale = int4.quantise(torch.zeros(2, 32, dtype=torch.bfloat16))
-    assert torch.isfinite(scale).all()
-    assert torch.equal(int4.dequantise(words, scale, 32), torch.zeros(2, 32, dtype=torch.bfloat16))
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_a_group_of_zeros_stays_zeros_with_the_scale_of_compressed_tensors(dtype):
+    weight = torch.zeros(2, 64, dtype=dtype)
+    weight[0, 3] = 1
+    words, scale = int4.quantise(weight)
+    assert torch.equal(scale, reference(weight)[1])
+    assert torch.equal(int4.dequantise(words, scale, 64)[1], weight[1])
 
 
 def test_a_group_with_nan_shows_in_its_scale():

@@ -4,6 +4,7 @@ Nothing but headers is read when a folder is opened, and by then every tensor is
 """
 
 import math
+import re
 from bisect import bisect_right
 from collections import defaultdict
 from pathlib import Path
@@ -21,6 +22,8 @@ from k25.checkpoint.spellings import canonical_name, detect_layout, released_nam
 from k25.errors import InputError
 from k25.model import K25Config, int4
 
+# A file of the folder itself, and never a pickle.
+_SHARD_NAME = re.compile(r"[^/\\]+\.safetensors")
 INDEX_NAME = "model.safetensors.index.json"
 _NAMED_PROBLEMS = 20
 
@@ -175,8 +178,10 @@ class CheckpointFolder:
         if not isinstance(weight_map, dict) or not weight_map:
             raise InputError(f"{path}: weight_map is missing or not an object of tensor names and files")
         for name, file_name in weight_map.items():
-            if not isinstance(file_name, str) or Path(file_name).name != file_name or "\\" in file_name:
-                raise InputError(f"{path}: tensor {name} lies in {file_name!r}, which is not a file of this folder")
+            if not isinstance(file_name, str) or not _SHARD_NAME.fullmatch(file_name):
+                raise InputError(
+                    f"{path}: tensor {name} lies in {file_name!r}, which is no safetensors file of this folder"
+                )
         return weight_map
 
     def _single_file(self) -> dict[str, str]:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from k25.checkpoint.folder import CheckpointFolder
 from k25.checkpoint.layout import StoredTensor
-from k25.checkpoint.safetensors_file import DTYPES
+from k25.checkpoint.safetensors_file import DTYPES, SafetensorsFile
 from k25.checkpoint.source import checkpoint_folder
 from k25.checkpoint.writer import Progress
 from k25.model import K25Model, int4
@@ -46,10 +46,13 @@ def load_model(
         targets = model.state_dict()
         total = sum(file.size for file in folder.files)
         done = 0
-        for file in folder.files:
+        in_file: dict[SafetensorsFile, list[StoredTensor]] = {file: [] for file in folder.files}
+        for tensor in folder.tensors:
+            in_file[folder.file_of(tensor)].append(tensor)
+        for file, tensors in in_file.items():
             if granularity == "shard":
                 file.preload()
-            for tensor in (tensor for tensor in folder.tensors if folder.file_of(tensor) is file):
+            for tensor in tensors:
                 _fill(targets, tensor, folder, packed)
             file.unload()
             done += file.size

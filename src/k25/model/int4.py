@@ -49,8 +49,8 @@ def quantise(weight: Tensor) -> tuple[Tensor, Tensor]:
     """Words and group scales (in the weight's dtype) by the min-max rule: scale = 2 * largest magnitude / 15.
 
     The division happens in the weight's dtype and rounds half to even, as compressed-tensors does it; the most positive
-    weight of a group would land on 7.5 and is clipped to 7. A group of zeros gets the dtype's
-    epsilon.
+    weight of a group would land on 7.5 and is clipped to 7. A group of zeros gets the
+    dtype's epsilon.
     """
     groups = weight.unflatten(-1, (-1, GROUP_SIZE))
     scale = groups.abs().amax(-1) * 2 / 15
