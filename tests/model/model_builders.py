@@ -34,7 +34,7 @@ def tiny_config(q_lora_rank: int | None = 24, yarn: bool = True, vision: bool = 
         num_attention_heads=4,
         num_hidden_layers=2,
         pos_emb_height=8,
-        pos_emb_width=6,
+        pos_emb_width=8,
     )
     return K25Config(
         text=text,

@@ -21,10 +21,9 @@ from rich.table import Table
 from k25.checkpoint.config_json import read_config
 from k25.errors import InputError
 from k25.model import PRESETS, K25Config, preset
-from k25.model import serving_footprint as serving
-from k25.model import training_footprint as training
-from k25.model.device_layout import Layout, Remedy
-from k25.model.footprint import Recompute, WeightFormat, readable
+from k25.plan import serving, training
+from k25.plan.footprint import Recompute, WeightFormat, readable
+from k25.plan.layout import Layout, Remedy
 
 _BYTES = {f"{prefix}B": 1000**power for power, prefix in enumerate(("", "K", "M", "G", "T"))} | {
     f"{prefix}IB": 1024**power for power, prefix in enumerate("KMGT", start=1)

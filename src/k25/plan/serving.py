@@ -7,7 +7,7 @@ What is assumed:
   attention (several groups) and pipeline stages divide it.
 - The vision tower is repeated on the devices of the first stage.
 - Prefill works in chunks and materialises keys and values of the whole context of one request, as `CachedKeys` does.
-- The reserve of `device_layout` covers the allocator, communication buffers and the device's own context.
+- The reserve of `layout` covers the allocator, communication buffers and the device's own context.
 """
 
 from collections import Counter
@@ -16,8 +16,7 @@ from math import ceil
 
 from k25.errors import InputError
 from k25.model.config import K25Config
-from k25.model.device_layout import Layout, Remedy, Stage, largest_divisor, largest_that, usable
-from k25.model.footprint import (
+from k25.plan.footprint import (
     BF16_BYTES,
     FP32_BYTES,
     WeightFormat,
@@ -26,6 +25,7 @@ from k25.model.footprint import (
     vision_weights,
     weight_bytes,
 )
+from k25.plan.layout import Layout, Remedy, Stage, largest_divisor, largest_that, usable
 
 # Packed experts are unpacked this many at a time (`k25.model.experts`).
 UNPACKED_EXPERTS = 16

@@ -10,7 +10,7 @@ What is assumed:
 - The Decoupled Encoder Process (arXiv 2602.02276, section 4.5.1): the vision tower is repeated on every device, and its
   activations exist only while the backbone's do not, so they are not added.
 - No tensor and no context parallelism: a sequence is at most one micro-batch long.
-- The reserve of `device_layout` covers temporaries of the backward pass, the allocator and communication buffers.
+- The reserve of `layout` covers temporaries of the backward pass, the allocator and communication buffers.
 """
 
 from dataclasses import dataclass, replace
@@ -19,8 +19,7 @@ from math import ceil
 
 from k25.errors import InputError
 from k25.model.config import K25Config
-from k25.model.device_layout import Layout, Remedy, Stage, largest_divisor, largest_that, usable
-from k25.model.footprint import (
+from k25.plan.footprint import (
     BF16_BYTES,
     FP32_BYTES,
     Recompute,
@@ -31,6 +30,7 @@ from k25.model.footprint import (
     readable,
     vision_weights,
 )
+from k25.plan.layout import Layout, Remedy, Stage, largest_divisor, largest_that, usable
 
 _EXPERT_RANKS = 16
 _GROUP_SIZES = (2, 4, 8, 16, 32, 64)

@@ -11,7 +11,7 @@ from math import ceil
 
 from k25.errors import InputError
 from k25.model.config import K25Config, TextConfig
-from k25.model.footprint import Weight, embedding_weights, head_weights, layer_weights
+from k25.plan.footprint import Weight, embedding_weights, head_weights, layer_weights
 
 _RESERVE = 0.1
 

@@ -1,7 +1,7 @@
 """How many bytes a network takes: weights in several formats, latent cache, what training keeps of a forward pass.
 
-Pure arithmetic on a configuration; nothing is allocated. `device_layout` says who holds what; `serving_footprint` and
-`training_footprint` add the bytes up for one device.
+Pure arithmetic on a configuration; nothing is allocated. `layout` says who holds what; `serving` and
+`training` add the bytes up for one device.
 """
 
 from collections.abc import Iterator

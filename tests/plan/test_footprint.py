@@ -10,8 +10,8 @@ from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selectiv
 
 from k25.errors import InputError
 from k25.model import PRESETS, K25Config, K25Model, Segments, StreamKeys, experts, initialise, parameter_counts, preset
-from k25.model.device_layout import Layout
-from k25.model.footprint import (
+from k25.model.int4 import packed_shape, scale_shape
+from k25.plan.footprint import (
     Recompute,
     WeightFormat,
     all_weights,
@@ -21,11 +21,11 @@ from k25.model.footprint import (
     vision_weights,
     weight_bytes,
 )
-from k25.model.int4 import packed_shape, scale_shape
-from k25.model.serving_footprint import UNPACKED_EXPERTS, ServingLoad, plan_serving, serving_layout, serving_remedies
-from k25.model.serving_footprint import fewest_devices as fewest_for_serving
-from k25.model.training_footprint import Optimizer, Sharding, TrainingLoad, plan_training, training_layout
-from k25.model.training_footprint import fewest_devices as fewest_for_training
+from k25.plan.layout import Layout
+from k25.plan.serving import UNPACKED_EXPERTS, ServingLoad, plan_serving, serving_layout, serving_remedies
+from k25.plan.serving import fewest_devices as fewest_for_serving
+from k25.plan.training import Optimizer, Sharding, TrainingLoad, plan_training, training_layout
+from k25.plan.training import fewest_devices as fewest_for_training
 
 GB = 10**9
 K25 = preset("k2.5")
