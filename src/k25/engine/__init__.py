@@ -1,5 +1,6 @@
 """The inference engine: token ids in, token ids and log-probabilities out. It knows no text."""
 
+from k25.engine.engine import Engine, TokenStream
 from k25.engine.types import (
     EngineConfig,
     EngineMetrics,
@@ -13,6 +14,7 @@ from k25.engine.types import (
 )
 
 __all__ = [
+    "Engine",
     "EngineConfig",
     "EngineMetrics",
     "FinishReason",
@@ -22,4 +24,5 @@ __all__ = [
     "QueueFull",
     "SamplingParameters",
     "TokenEvent",
+    "TokenStream",
 ]

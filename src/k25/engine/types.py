@@ -152,7 +152,7 @@ class EngineConfig:
         cache_tokens: tokens of all requests that the latent cache holds.
         cache_bytes: the same as a memory limit; takes the place of `cache_tokens`.
         max_running: requests computed at the same time.
-        max_waiting: requests in the queue before `QueueFull`.
+        max_waiting: requests in flight beyond `max_running` before `QueueFull`.
         prefill_chunk_tokens: prompt tokens computed in one step, beside the running requests' next tokens.
         vision_cache_bytes: memory for vision features of images seen before.
         prefix_reuse: share the cache blocks of equal prompt beginnings.
