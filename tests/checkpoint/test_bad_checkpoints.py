@@ -98,6 +98,24 @@ def test_a_shard_without_permission(folder):
     assert f"cannot read {path}: Permission denied" in complaint(folder)
 
 
+@pytest.mark.parametrize("name", ["config.json", INDEX, "shard"])
+def test_a_pipe_is_refused_instead_of_waited_for(folder, name):
+    path = shard_of(folder, SCALE) if name == "shard" else folder / name
+    path.unlink()
+    os.mkfifo(path)
+    assert f"cannot read {path}: it is not a file" in complaint(folder)
+
+
+def test_a_config_of_a_billion_layers_is_refused_at_once(folder):
+    edit_json(folder / "config.json", **{"text_config.num_hidden_layers": 10**9})
+    assert "config.json describes more than" in complaint(folder)
+
+
+def test_a_tensor_name_with_a_line_break_stays_one_line(folder):
+    edit_shard(folder, NORM, lambda tensors: tensors.update({"two\nlines": torch.ones(1)}))
+    assert r"'two\nlines'" in complaint(folder)
+
+
 def test_a_link_that_leads_nowhere(folder):
     path = shard_of(folder, SCALE)
     path.unlink()
@@ -242,6 +260,17 @@ def test_a_file_in_place_of_a_folder(folder):
 def test_a_folder_that_is_not_there(tmp_path):
     with pytest.raises(InputError, match="there is no folder"):
         load_model(tmp_path / "absent")
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "~nobody-of-this-name/x"])
+def test_a_name_that_can_be_no_folder(name):
+    with pytest.raises(InputError):
+        load_model(name)
+
+
+def test_weights_cannot_be_cast_to_integers(folder):
+    with pytest.raises(InputError, match=r"cannot be stored as torch\.int8"):
+        load_model(folder, dtype=torch.int8)
 
 
 def test_a_hub_repository_without_a_network_or_a_cache(monkeypatch, tmp_path):

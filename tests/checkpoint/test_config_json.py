@@ -213,6 +213,7 @@ WRONG = {
     "text_config.hidden_size": (..., "text_config.hidden_size is missing"),
     "text_config.n_routed_experts": ("many", "text_config.n_routed_experts must be an integer"),
     "text_config.rms_norm_eps": (True, "text_config.rms_norm_eps must be a number"),
+    "text_config.routed_scaling_factor": (float("nan"), "text_config.routed_scaling_factor must be a number"),
     "text_config.n_group": (8, "text_config.n_group is 8"),
     "text_config.scoring_func": ("softmax", "text_config.scoring_func is 'softmax'"),
     "text_config.topk_method": ("greedy", "text_config.topk_method is 'greedy'"),

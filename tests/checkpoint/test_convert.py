@@ -159,6 +159,21 @@ def test_an_interrupted_conversion_goes_on_with_its_finished_shards(bf16, packed
     assert not (out / "unfinished.json").exists()
 
 
+def test_a_shard_cut_short_by_a_crash_is_written_again(bf16, tmp_path):
+    interrupted(bf16, tmp_path / "out", 150_000)
+    (path, *_) = sorted((tmp_path / "out.partial").glob("*.safetensors"))
+    path.write_bytes(path.read_bytes()[:-5])
+    convert(bf16, tmp_path / "out", max_shard_bytes=SMALL)
+    assert fingerprints(tmp_path / "out") == fingerprints(bf16)
+
+
+def test_saving_a_model_does_not_discard_an_unfinished_conversion(bf16, tmp_path):
+    interrupted(bf16, tmp_path / "out", 150_000)
+    with pytest.raises(InputError, match=r"out\.partial was left by a run"):
+        save_model(random_model(TINY), tmp_path / "out")
+    convert(bf16, tmp_path / "out", max_shard_bytes=SMALL)
+
+
 def test_other_options_do_not_go_on_from_an_interrupted_conversion(bf16, tmp_path):
     interrupted(bf16, tmp_path / "out", 150_000, experts="int4")
     with pytest.raises(InputError, match=r"out\.partial was left by a run with another source or other options"):

@@ -164,6 +164,41 @@ def test_a_folder_with_something_in_it_is_not_written_to(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
+def test_a_folder_in_the_way_of_the_unfinished_one_is_left_alone(tmp_path):
+    (tmp_path / "saved.partial").mkdir()
+    (tmp_path / "saved.partial/notes.txt").write_text("mine")
+    with pytest.raises(InputError, match="is in the way"):
+        save_model(random_model(TINY), tmp_path / "saved", overwrite=True)
+    assert (tmp_path / "saved.partial/notes.txt").read_text() == "mine"
+
+
+def test_a_folder_filled_meanwhile_is_not_replaced(tmp_path):
+    def fill(done, total, name):
+        (tmp_path / "saved").mkdir(exist_ok=True)
+        (tmp_path / "saved/notes.txt").write_text("mine")
+
+    with pytest.raises(InputError, match="is not empty"):
+        save_model(random_model(TINY), tmp_path / "saved", progress=fill)
+    assert (tmp_path / "saved/notes.txt").read_text() == "mine"
+
+
+def test_saving_over_a_link_to_a_folder_fills_that_folder(released, tmp_path):
+    (tmp_path / "link").symlink_to(released)
+    model = random_model(text_only())
+    save_model(model, tmp_path / "link", overwrite=True)
+    assert (tmp_path / "link").is_symlink()
+    assert_same_weights(load_model(released), model)
+
+
+def test_weights_beyond_float16_are_not_stored_as_infinity(tmp_path):
+    model = random_model(TINY)
+    with torch.no_grad():
+        model.decoder.norm.weight[3] = 1e6
+    with pytest.raises(InputError, match=r"model\.norm\.weight has weights beyond the range of float16"):
+        save_model(model, tmp_path / "saved", dtype=torch.float16)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_overwriting_spares_whatever_is_not_a_checkpoint(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(InputError, match="other things than a checkpoint"):

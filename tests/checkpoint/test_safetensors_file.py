@@ -80,6 +80,8 @@ BROKEN = {
     "no object": (b"[1, 2]", b"", "not a JSON object"),
     "a name twice": (b'{"a":{"dtype":"U8","shape":[0],"data_offsets":[0,0]},"a":{}}', b"", "'a' twice"),
     "unknown dtype": ({"a": F32_PAIR | {"dtype": "F7"}}, bytes(8), "tensor a: unknown dtype 'F7'"),
+    "dtype is a list": ({"a": F32_PAIR | {"dtype": ["F32"]}}, bytes(8), "tensor a: unknown dtype"),
+    "a name with a line break": ({"a\nb": F32_PAIR}, bytes(8), "cannot be printed"),
     "negative shape": ({"a": F32_PAIR | {"shape": [-2]}}, bytes(8), "tensor a: shape"),
     "fractional shape": ({"a": F32_PAIR | {"shape": [2.0]}}, bytes(8), "tensor a: shape"),
     "entry is no object": ({"a": 3}, bytes(8), "tensor a"),

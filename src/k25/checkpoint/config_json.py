@@ -59,6 +59,7 @@ _TEXT_INTEGERS = (
     "first_k_dense_replace",
     "max_position_embeddings",
 )
+_LARGEST_NUMBER = 1e30
 _INT4_WEIGHTS = {"num_bits": 4, "type": "int", "symmetric": True, "strategy": "group", "group_size": 32}
 
 
@@ -111,9 +112,10 @@ class _Section:
             if default is None:
                 raise self.error(key, "is missing")
             return default
-        if type(self.values[key]) not in (int, float):
-            raise self.error(key, f"must be a number, not {self.values[key]!r}")
-        return float(self.values[key])
+        value = self.values[key]
+        if type(value) not in (int, float) or not -_LARGEST_NUMBER < value < _LARGEST_NUMBER:
+            raise self.error(key, f"must be a number, not {value!r}")
+        return float(value)
 
     def require(self, fixed: Mapping[str, tuple[Any, ...]]) -> None:
         for key, allowed in fixed.items():

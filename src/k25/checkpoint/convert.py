@@ -14,9 +14,9 @@ from torch import Tensor
 from k25.checkpoint.folder import CheckpointFolder
 from k25.checkpoint.layout import StoredTensor, fits_int4
 from k25.checkpoint.load import Granularity
-from k25.checkpoint.safetensors_file import DTYPE_NAMES, SafetensorsFile
-from k25.checkpoint.source import checkpoint_folder
-from k25.checkpoint.writer import MAX_SHARD_BYTES, Progress, released_tensors, write_folder
+from k25.checkpoint.safetensors_file import SafetensorsFile
+from k25.checkpoint.source import checkpoint_folder, user_path
+from k25.checkpoint.writer import MAX_SHARD_BYTES, Progress, float_name, released_tensors, write_folder
 from k25.errors import InputError
 from k25.model import int4
 
@@ -54,8 +54,9 @@ def convert(
     Memory holds one tensor, or with `granularity` "shard" one source file read in a single sweep. Raises InputError for
     a source that is not whole and a destination that is in the way.
     """
+    name = float_name(dtype)
     folder_path = checkpoint_folder(source).resolve()
-    destination = Path(destination).expanduser().absolute()
+    destination = user_path(destination)
     if destination.resolve() == folder_path:
         raise InputError(f"{destination} is the source itself; choose another folder")
     with CheckpointFolder(folder_path) as folder:
@@ -67,7 +68,6 @@ def convert(
                 f"{int4.GROUP_SIZE} for INT4"
             )
         weights = _FolderWeights(folder, whole_files=granularity == "shard")
-        name = DTYPE_NAMES[dtype] if dtype else None
         expert_name = name or ("BF16" if experts == "bf16" else None)
         units = released_tensors(
             folder.config,

@@ -26,6 +26,7 @@ from k25.model import K25Config, int4
 _SHARD_NAME = re.compile(r"[^/\\]+\.safetensors")
 INDEX_NAME = "model.safetensors.index.json"
 _NAMED_PROBLEMS = 20
+_PLAUSIBLE_TENSORS = 100_000
 
 
 class Found(NamedTuple):
@@ -58,6 +59,7 @@ class CheckpointFolder:
             self._found = self._find()
             self.layout: Layout = detect_layout(set(self._found))
             self._check_quantisation(config.int4_experts)
+            self._check_plausible()
             expected = [tensor for unit in stored_tensors(self.config, self.layout) for tensor in unit]
             self._check(expected)
             self.tensors = [tensor._replace(dtype=self._found[tensor.name].info.dtype) for tensor in expected]
@@ -178,6 +180,8 @@ class CheckpointFolder:
         if not isinstance(weight_map, dict) or not weight_map:
             raise InputError(f"{path}: weight_map is missing or not an object of tensor names and files")
         for name, file_name in weight_map.items():
+            if not name.isprintable():
+                raise InputError(f"{path}: the tensor name {name!r} cannot be printed")
             if not isinstance(file_name, str) or not _SHARD_NAME.fullmatch(file_name):
                 raise InputError(
                     f"{path}: tensor {name} lies in {file_name!r}, which is no safetensors file of this folder"
@@ -207,6 +211,17 @@ class CheckpointFolder:
             raise InputError(f"{self.folder}: {packed} is INT4, but config.json has no quantization_config")
         if announced and not packed and self.config.text.num_moe_layers:
             raise InputError(f"{self.folder}: config.json announces INT4 experts, but no tensor is packed")
+
+    def _check_plausible(self) -> None:
+        """Refuse counts in config.json that are so far off that listing what is missing would take forever."""
+        text, vision = self.config.text, self.config.vision
+        experts = 0 if self.layout.experts == "fused" else text.num_moe_layers * text.n_routed_experts
+        least = text.num_hidden_layers + experts + (vision.num_hidden_layers if vision else 0)
+        if least > max(_PLAUSIBLE_TENSORS, 2 * len(self._found)):
+            raise InputError(
+                f"{self.folder}: config.json describes more than {least:,} tensors, "
+                f"but the files hold {len(self._found):,}"
+            )
 
     def _check(self, expected: list[StoredTensor]) -> None:
         """Name every tensor that is missing, unexpected, of the wrong shape or of the wrong kind of dtype."""

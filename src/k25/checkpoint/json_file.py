@@ -10,10 +10,17 @@ from k25.errors import InputError
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file. Raises InputError if it is absent, unreadable, not an object, or names a key twice."""
     try:
+        require_regular_file(path)
         text = path.read_bytes()
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
     return parse_json(text, str(path))
+
+
+def require_regular_file(path: Path) -> None:
+    """Raise InputError for a pipe or a device, from which reading might never end."""
+    if path.exists() and not path.is_file():
+        raise InputError(f"cannot read {path}: it is not a file")
 
 
 def parse_json(text: bytes, where: str) -> dict[str, Any]:

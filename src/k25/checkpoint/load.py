@@ -11,7 +11,7 @@ from k25.checkpoint.folder import CheckpointFolder
 from k25.checkpoint.layout import StoredTensor
 from k25.checkpoint.safetensors_file import DTYPES, SafetensorsFile
 from k25.checkpoint.source import checkpoint_folder
-from k25.checkpoint.writer import Progress
+from k25.checkpoint.writer import Progress, float_name
 from k25.model import K25Model, int4
 from k25.model.experts import PackedExperts
 from k25.model.mixture import MixtureOfExperts
@@ -36,6 +36,7 @@ def load_model(
 
     Raises InputError, in one line that names files and tensors, for whatever is missing, unexpected or wrong.
     """
+    float_name(dtype)
     with CheckpointFolder(checkpoint_folder(source)) as folder:
         with torch.device("meta"):
             model = K25Model(folder.config)

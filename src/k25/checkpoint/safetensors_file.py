@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, NamedTuple, Self, TypeGuard
 import torch
 from torch import Tensor
 
-from k25.checkpoint.json_file import parse_json
+from k25.checkpoint.json_file import parse_json, require_regular_file
 from k25.errors import InputError
 
 # The name in the header, and what it is in torch.
@@ -65,6 +65,7 @@ class SafetensorsFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         with _readable(path):
+            require_regular_file(path)
             self._file: BinaryIO = path.open("rb", buffering=0)
         try:
             self.tensors = _read_header(self._file, path)
@@ -169,6 +170,9 @@ def _read_header(file: BinaryIO, path: Path) -> dict[str, TensorInfo]:
         text = file.read(length)
     table = parse_json(text, f"the header of {path}")
     table.pop("__metadata__", None)
+    for name in table:
+        if not name.isprintable():
+            raise InputError(f"the header of {path} has the tensor name {name!r}, which cannot be printed")
     base = 8 + length
     tensors = {name: _tensor_info(entry, base, f"{path}: tensor {name}") for name, entry in table.items()}
     position = base
@@ -190,7 +194,7 @@ def _tensor_info(entry: object, base: int, where: str) -> TensorInfo:
     if not isinstance(entry, dict):
         raise InputError(f"{where}: its header entry is not an object")
     dtype, shape, offsets = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
-    if dtype not in DTYPES:
+    if not isinstance(dtype, str) or dtype not in DTYPES:
         raise InputError(f"{where}: unknown dtype {dtype!r}")
     if not _naturals(shape) or not _naturals(offsets) or len(offsets) != 2:
         raise InputError(f"{where}: shape and data_offsets must be lists of non-negative integers")

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from k25.checkpoint.layout import StoredTensor, fits_int4
 from k25.checkpoint.safetensors_file import DTYPE_NAMES
-from k25.checkpoint.writer import MAX_SHARD_BYTES, Progress, released_tensors, write_folder
+from k25.checkpoint.source import user_path
+from k25.checkpoint.writer import MAX_SHARD_BYTES, Progress, float_name, released_tensors, write_folder
 from k25.errors import InputError
 from k25.model import K25Model, int4
 
@@ -32,7 +33,7 @@ def save_model(
     int4_experts = quantise or source.is_packed
     if quantise and not fits_int4(model.config.text):
         raise InputError(f"hidden_size and moe_intermediate_size must be multiples of {int4.GROUP_SIZE} for INT4")
-    name = DTYPE_NAMES[dtype] if dtype else None
+    name = float_name(dtype)
     units = released_tensors(
         model.config,
         source,
@@ -41,7 +42,7 @@ def save_model(
         expert_dtype=None if source.is_packed else name,
     )
     write_folder(
-        Path(folder),
+        user_path(folder),
         model.config,
         units,
         source,

@@ -16,14 +16,26 @@ def checkpoint_folder(source: str | Path, *, download: bool = True) -> Path:
 
     With `download` False only the cache is looked at. Raises InputError where there is nothing, saying how to get it.
     """
-    folder = Path(source).expanduser()
-    if folder.is_dir():
+    folder = user_path(source)
+    try:
+        is_folder, exists = folder.is_dir(), folder.exists()
+    except OSError as error:
+        raise InputError(f"cannot read {source}: {error.strerror}") from error
+    if is_folder:
         return folder
-    if folder.exists():
+    if exists:
         raise InputError(f"{source} is a file; name the folder that holds config.json and the weights")
     if isinstance(source, Path) or not _HUB_ID.fullmatch(source):
         raise InputError(f"there is no folder {source}")
     return _hub_folder(source, download)
+
+
+def user_path(path: str | Path) -> Path:
+    """A path as a user writes it, `~` understood."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise InputError(f"{path}: {error}") from error
 
 
 def _hub_folder(source: str, download: bool) -> Path:

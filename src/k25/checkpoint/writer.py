@@ -6,6 +6,7 @@ stored tensors. Everything is written beside the destination, to NAME.partial, a
 
 import shutil
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,7 +18,7 @@ from k25.checkpoint.config_write import config_json
 from k25.checkpoint.folder import INDEX_NAME, count_bytes
 from k25.checkpoint.json_file import read_json, write_json
 from k25.checkpoint.layout import Layout, StoredTensor, int4_tensors, stored_tensors
-from k25.checkpoint.safetensors_file import DTYPES, SafetensorsFile, write_safetensors
+from k25.checkpoint.safetensors_file import DTYPE_NAMES, DTYPES, SafetensorsFile, write_safetensors
 from k25.checkpoint.spellings import released_name
 from k25.errors import InputError
 from k25.model import K25Config, int4
@@ -25,10 +26,20 @@ from k25.model import K25Config, int4
 # One decoder layer of the release (9.8 GB) to a file, as the release has it.
 MAX_SHARD_BYTES = 10_000_000_000
 
+_WEIGHT_DTYPES = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
 _MANIFEST = "unfinished.json"
 
 # Bytes done, bytes in all, and the file in hand.
 Progress = Callable[[int, int, str], None]
+
+
+def float_name(dtype: torch.dtype | None) -> str | None:
+    """Safetensors name of a dtype that ordinary weights can have. Raises InputError for any other."""
+    if dtype is None:
+        return None
+    if dtype not in _WEIGHT_DTYPES:
+        raise InputError(f"weights cannot be stored as {dtype}; choose one of {', '.join(map(str, _WEIGHT_DTYPES))}")
+    return DTYPE_NAMES[dtype]
 
 
 class WeightSource(Protocol):
@@ -84,34 +95,52 @@ def write_folder(
     With a `resume_key` an interrupted run leaves its finished shards in NAME.partial, and a later run with an equal key
     keeps them. Raises InputError where the destination is in the way, the disk too small or the key another.
     """
-    destination = destination.absolute()
+    destination = destination.resolve()
     partial = destination.with_name(destination.name + ".partial")
-    _check_destination(destination, overwrite)
     shards = _plan_shards(units, max_shard_bytes)
-    total = sum(count_bytes(shard) for shard in shards)
-    try:
+    with _writing(destination):
+        _check_destination(destination, overwrite)
         _prepare(partial, resume_key, overwrite)
-        _check_space(partial, total)
-        weight_map: dict[str, str] = {}
-        done = 0
-        for number, shard in enumerate(shards, 1):
-            path = partial / f"model-{number:05}-of-{len(shards):06}.safetensors"
-            header = {released_name(tensor.name, config): (tensor.dtype, tensor.shape) for tensor in shard}
-            if not _is_finished(path, header):
-                write_safetensors(path, header, _reporting(_values(shard, source, config), done, total, path, progress))
-            done += count_bytes(shard)
-            weight_map |= dict.fromkeys(header, path.name)
-        write_json(partial / INDEX_NAME, {"metadata": {"total_size": total}, "weight_map": weight_map})
-        write_json(partial / "config.json", _config_json(config, shards))
-        for file in carry:
-            shutil.copyfile(file, partial / file.name)
-        (partial / _MANIFEST).unlink()
-        _put_in_place(partial, destination)
+        try:
+            _check_space(partial, sum(count_bytes(shard) for shard in shards))
+            _write_shards(partial, config, shards, source, progress)
+            for file in carry:
+                shutil.copyfile(file, partial / file.name)
+            _check_destination(destination, overwrite)
+            _put_in_place(partial, destination)
+        finally:
+            if resume_key is None:
+                shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def _writing(destination: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise InputError(f"cannot write {error.filename or destination}: {error.strerror}") from error
-    finally:
-        if resume_key is None:
-            shutil.rmtree(partial, ignore_errors=True)
+
+
+def _write_shards(
+    partial: Path,
+    config: K25Config,
+    shards: list[list[StoredTensor]],
+    source: WeightSource,
+    progress: Progress | None,
+) -> None:
+    """The shards that are not there yet, then index and config.json."""
+    total = sum(count_bytes(shard) for shard in shards)
+    weight_map: dict[str, str] = {}
+    done = 0
+    for number, shard in enumerate(shards, 1):
+        path = partial / f"model-{number:05}-of-{len(shards):06}.safetensors"
+        header = {released_name(tensor.name, config): (tensor.dtype, tensor.shape) for tensor in shard}
+        if not _is_finished(path, header):
+            write_safetensors(path, header, _reporting(_values(shard, source, config), done, total, path, progress))
+        done += count_bytes(shard)
+        weight_map |= dict.fromkeys(header, path.name)
+    write_json(partial / INDEX_NAME, {"metadata": {"total_size": total}, "weight_map": weight_map})
+    write_json(partial / "config.json", _config_json(config, shards))
 
 
 def _config_json(config: K25Config, shards: list[list[StoredTensor]]) -> dict[str, Any]:
@@ -149,7 +178,11 @@ def _values(shard: list[StoredTensor], source: WeightSource, config: K25Config) 
 
 
 def _plain_values(tensor: StoredTensor, source: WeightSource) -> Tensor:
-    return source.weights(tensor.parameter, tensor.start, tensor.weights).to(DTYPES[tensor.dtype]).view(tensor.shape)
+    weights = source.weights(tensor.parameter, tensor.start, tensor.weights)
+    values = weights.to(DTYPES[tensor.dtype]).view(tensor.shape)
+    if tensor.dtype == "F16" and weights.dtype != torch.float16 and not bool(values.isfinite().all()):
+        raise InputError(f"{tensor.name} has weights beyond the range of float16; keep its dtype or choose bfloat16")
+    return values
 
 
 def _int4_values(matrix: list[StoredTensor], source: WeightSource) -> list[Tensor]:
@@ -196,9 +229,10 @@ def _prepare(partial: Path, resume_key: dict[str, Any] | None, overwrite: bool) 
     if partial.exists():
         if not manifest.exists():
             raise InputError(f"{partial} is in the way and was not left by an unfinished write; move it elsewhere")
-        if resume_key is not None and read_json(manifest) == resume_key:
+        left_by = read_json(manifest)
+        if left_by and left_by == resume_key:
             return
-        if resume_key is not None and not overwrite:
+        if left_by and not overwrite:
             raise InputError(
                 f"{partial} was left by a run with another source or other options; remove it or overwrite"
             )
@@ -217,11 +251,15 @@ def _check_space(partial: Path, total: int) -> None:
 def _is_finished(path: Path, header: dict[str, tuple[str, tuple[int, ...]]]) -> bool:
     if not path.exists():
         return False
-    with SafetensorsFile(path) as file:
-        return {name: (info.dtype, info.shape) for name, info in file.tensors.items()} == header
+    try:
+        with SafetensorsFile(path) as file:
+            return {name: (info.dtype, info.shape) for name, info in file.tensors.items()} == header
+    except InputError:  # cut short by a crash of the machine
+        return False
 
 
 def _put_in_place(partial: Path, destination: Path) -> None:
+    (partial / _MANIFEST).unlink()
     replaced = destination.with_name(destination.name + ".replaced")
     if destination.exists():
         destination.rename(replaced)
