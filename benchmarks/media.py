@@ -1,7 +1,8 @@
 """Media throughput: pictures against the Kimi image processor of transformers, video sampling against plain PyAV.
 
-Both sides start from a decoded picture and end with normalised patches. The peer for videos decodes every frame and keeps
-the sampled ones; ours includes opening the file and scanning it. Videos are made on the spot.
+Both sides start from a decoded picture, end with normalised patches and use their default number of threads. The peer
+for videos decodes every frame and keeps the sampled ones; ours includes opening and scanning the file. Videos are made
+on the spot.
 """
 
 import sys
@@ -32,7 +33,7 @@ def picture(width: int, height: int) -> Image.Image:
 
 def images(quick: bool) -> Iterator[Case]:
     """Single pictures and a batch; above 3.2 million pixels they are shrunk."""
-    from kimi_peer import kimi_processors
+    from kimi_peer import kimi_processors  # type: ignore[import-not-found]
 
     try:
         peer = kimi_processors().image
@@ -69,7 +70,7 @@ def videos(quick: bool) -> Iterator[Case]:
         for name, codec in (("a.mp4", "libx264"), ("a.webm", "libvpx-vp9")):
             path = _make_video(Path(folder) / name, codec, seconds * rate, rate)
             for label, options in (("2 frames/s", {}), ("8 frames", {"frame_count": 8})):
-                numbers = sample_frames(seconds * rate, float(rate), MediaConfig(), **options)  # type: ignore[arg-type]
+                numbers = sample_frames(seconds * rate, float(rate), MediaConfig(), **options)
                 yield Case(
                     f"{codec} {seconds} s 640 x 360, {label}",
                     lambda path=path, numbers=numbers: _seek(path, numbers),  # type: ignore[misc]
@@ -95,6 +96,7 @@ def _make_video(path: Path, codec: str, frames: int, rate: int) -> Path:
     wide = np.asarray(picture(1280, 360))
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=rate, options={"cpu-used": "8", "preset": "veryfast"})
+        assert isinstance(stream, av.VideoStream)
         stream.width, stream.height, stream.pix_fmt = 640, 360, "yuv420p"
         for number in range(frames):
             view = np.ascontiguousarray(wide[:, number % 640 : number % 640 + 640])

@@ -74,6 +74,13 @@ def test_items_stand_in_order_and_equal_their_single_batches():
     assert (batch.pixel_values.dtype, batch.grid_thws.dtype) == (np.float32, np.int64)
 
 
+@pytest.mark.parametrize(("width", "height"), [(1000, 700), (3001, 1999), (300, 9001), (9001, 300)])
+def test_dividing_an_image_among_threads_changes_no_bit(width, height):
+    image = [ImageInput(Image.fromarray(noise(width, height)))]
+    divided = MediaProcessor(threads=3)(image)
+    np.testing.assert_array_equal(divided.pixel_values, PROCESSOR(image).pixel_values)
+
+
 def test_no_media_make_an_empty_batch():
     batch = PROCESSOR([])
     assert batch.pixel_values.shape == (0, 3, 14, 14)

@@ -13,7 +13,6 @@ from k25.errors import InputError
 from k25.media import Frames, ImageInput, MediaConfig, MediaLimits, MediaProcessor, VideoInput, open_bytes, open_path
 from k25.media.videos import VideoFile
 
-av.logging.set_level(av.logging.PANIC)
 LIMITS = MediaLimits()
 PROCESSOR = MediaProcessor(threads=2)
 

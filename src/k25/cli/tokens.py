@@ -153,7 +153,7 @@ def _cells(count: _Count) -> tuple[str, str, str, str]:
     chunks = count.plan.chunks
     content = (
         f"{size}, {count.info.frames:,} frames at {count.info.fps:.4g}/s, {len(count.plan.frames)} sampled;"
-        f" {len(chunks)} chunks from {_some([chunk.timestamp for chunk in chunks])}"
+        f" chunks: {len(chunks)}, at {_some([chunk.timestamp for chunk in chunks])}"
     )
     return "video", content, resized, grid
 

@@ -4,6 +4,10 @@ Order of steps as in the released processor: bicubic resize of 8-bit pixels, zer
 padding becomes -mean/std, -1 in the release), normalisation, raster-order patches of shape [3, patch, patch].
 """
 
+import itertools
+from collections.abc import Callable, Sequence
+from functools import partial
+
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
@@ -13,33 +17,53 @@ from k25.media.plan import FramePlan
 
 Patches = npt.NDArray[np.float32]
 
+# Carries out several tasks, perhaps side by side, and returns when all are done.
+Run = Callable[[Sequence[Callable[[], None]]], None]
 
-def write_patches(image: Image.Image, plan: FramePlan, config: MediaConfig, out: Patches) -> None:
-    """Fill `out` [plan.patches, 3, patch, patch] float32 with the patches of an RGB image."""
+_STRIP_ROWS = 4  # patch rows at a time, so that the passes over a strip meet it in the cache
+
+
+def one_by_one(tasks: Sequence[Callable[[], None]]) -> None:
+    """The `Run` without threads."""
+    for task in tasks:
+        task()
+
+
+def write_patches(
+    image: Image.Image, plan: FramePlan, config: MediaConfig, out: Patches, run: Run = one_by_one, parts: int = 1
+) -> None:
+    """Fill `out` [plan.patches, 3, patch, patch] float32 with the patches of an RGB image.
+
+    With `parts` above 1, all but the resize is divided into so many tasks for `run`; the result is the same.
+    """
     if image.size != (plan.width, plan.height):
         image = image.resize((plan.width, plan.height), Image.Resampling.BICUBIC)
     pixels = np.asarray(image)
-    if (plan.padded_width, plan.padded_height) != (plan.width, plan.height):
-        padded = np.zeros((plan.padded_height, plan.padded_width, 3), np.uint8)
-        padded[: plan.height, : plan.width] = pixels
-        pixels = padded
-    cut_patches(pixels, config, out)
-
-
-def cut_patches(pixels: npt.NDArray[np.uint8], config: MediaConfig, out: Patches) -> None:
-    """Normalise `pixels` [height, width, 3] uint8 into `out` [height/patch * width/patch, 3, patch, patch] float32.
-
-    (x/255 - mean) / std is computed as x / (255 std) - mean/std, one pass less over memory; for the released mean and
-    std of 0.5 both give the same float32 for every x, since scaling by two is exact.
-    """
-    patch = config.patch_size
-    rows, columns = pixels.shape[0] // patch, pixels.shape[1] // patch
-    source = pixels.reshape(rows, patch, columns, patch, 3).transpose(0, 2, 4, 1, 3)
-    target = out.reshape(rows, columns, 3, patch, patch)
+    size, columns = config.patch_size, plan.grid_width
     mean, std = np.array(config.image_mean), np.array(config.image_std)
+    # (x/255 - mean)/std as x/(255 std) - mean/std, one pass less. For the released 0.5 both give the same float32 for
+    # every x, since scaling by two is exact.
     scale, shift = _per_channel(255.0 * std), _per_channel(mean / std)
-    np.divide(source, scale, out=target, dtype=np.float32)
-    np.subtract(target, shift, out=target)
+
+    def cut(first: int, last: int) -> None:
+        for row in range(first, last, _STRIP_ROWS):
+            rows = min(_STRIP_ROWS, last - row)
+            strip = pixels[row * size : (row + rows) * size]
+            if strip.shape[:2] != (rows * size, columns * size):
+                padded = np.zeros((rows * size, columns * size, 3), np.uint8)
+                padded[: strip.shape[0], : strip.shape[1]] = strip
+                strip = padded
+            source = strip.reshape(rows, size, columns, size, 3).transpose(0, 2, 4, 1, 3)
+            target = out[row * columns : (row + rows) * columns].reshape(rows, columns, 3, size, size)
+            np.divide(source, scale, out=target, dtype=np.float32)
+            np.subtract(target, shift, out=target)
+
+    run([partial(cut, first, last) for first, last in _ranges(plan.grid_height, parts)])
+
+
+def _ranges(length: int, parts: int) -> list[tuple[int, int]]:
+    bounds = [length * part // parts for part in range(parts + 1)]
+    return [(first, last) for first, last in itertools.pairwise(bounds) if first < last]
 
 
 def _per_channel(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:

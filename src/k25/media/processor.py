@@ -27,6 +27,8 @@ from k25.media.videos import VideoFile, VideoInfo
 
 P = ParamSpec("P")
 
+_PIXELS_WORTH_DIVIDING = 1 << 18  # below that, threads cost more than they save
+
 CHUNK_PROMPT = "<|media_begin|>video<|media_content|><|media_pad|><|media_end|>"
 
 
@@ -164,7 +166,7 @@ class MediaProcessor:
         """
         patch = self.config.patch_size
         with ExitStack() as stack:
-            jobs = [self._plan(one, stack) for one in media]
+            jobs = [self._plan(one, stack, alone=len(media) == 1) for one in media]
             total = sum(job.count.patches for job in jobs)
             if total > self.limits.max_patches:
                 raise InputError(
@@ -182,10 +184,13 @@ class MediaProcessor:
         counts = tuple(job.count for job in jobs)
         return MediaBatch(pixels, np.array(grids, np.int64).reshape(-1, 3), tokens, counts)
 
-    def _plan(self, media: MediaInput, stack: ExitStack) -> "_Job":
+    def _plan(self, media: MediaInput, stack: ExitStack, *, alone: bool) -> "_Job":
         if isinstance(media, ImageInput):
             image_count = self._count_image(media)
-            return _Job(image_count, lambda out, workers: workers.start(self._fill_image, media, image_count.plan, out))
+            plan = image_count.plan
+            if alone and plan.source_width * plan.source_height >= _PIXELS_WORTH_DIVIDING:
+                return _Job(image_count, lambda out, workers: self._fill_image(media, plan, out, workers))
+            return _Job(image_count, lambda out, workers: workers.start(self._fill_image, media, plan, out))
         reader = stack.enter_context(_reader(media.source, self.limits))
         count = self._count_video(media, reader.info)
         return _Job(count, lambda out, workers: self._fill_video(reader, count.plan, out, workers))
@@ -201,10 +206,14 @@ class MediaProcessor:
         )
         return VideoCount(info, plan_video(info.width, info.height, info.fps, sampled, self.config))
 
-    def _fill_image(self, media: ImageInput, plan: FramePlan, out: Patches) -> None:
+    def _fill_image(self, media: ImageInput, plan: FramePlan, out: Patches, workers: "_Workers | None" = None) -> None:
+        """With `workers`, the one image is divided among them."""
         source = media.source
         image = to_rgb(source) if isinstance(source, Image.Image) else load_image(source, self.limits)
-        write_patches(image, plan, self.config, out)
+        if workers is None:
+            write_patches(image, plan, self.config, out)
+        else:
+            write_patches(image, plan, self.config, out, workers.run, self._threads)
 
     def _fill_video(self, reader: "_Reader", plan: VideoPlan, out: Patches, workers: "_Workers") -> None:
         step = plan.frame.patches
@@ -262,11 +271,11 @@ def _reader(source: MediaContent | Frames, limits: MediaLimits) -> Iterator[_Rea
 
 
 class _Workers:
-    """A pool with a bounded queue: `start` waits while twice as many tasks as threads are under way."""
+    """Threads with a bounded queue; with one thread, or one task, the work is done by the caller."""
 
     def __init__(self, threads: int) -> None:
         self._threads = threads
-        self._pool = ThreadPoolExecutor(threads)
+        self._pool = ThreadPoolExecutor(threads)  # threads start with the first task
         self._pending: deque[Future[None]] = deque()
 
     def __enter__(self) -> "_Workers":
@@ -280,6 +289,17 @@ class _Workers:
             self._pool.shutdown(cancel_futures=True)
 
     def start(self, task: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
+        """Begin a task; waits while twice as many tasks as threads are under way."""
+        if self._threads == 1:
+            task(*args, **kwargs)
+            return
         while len(self._pending) >= 2 * self._threads:
             self._pending.popleft().result()
         self._pending.append(self._pool.submit(task, *args, **kwargs))
+
+    def run(self, tasks: Sequence[Callable[[], None]]) -> None:
+        """Carry out all tasks and wait for them; the caller does one."""
+        futures = [self._pool.submit(task) for task in tasks[1:]]
+        tasks[0]()
+        for future in futures:
+            future.result()

@@ -33,8 +33,8 @@ class MediaFormat:
 
 PNG, JPEG = MediaFormat("png", pillow="PNG"), MediaFormat("jpeg", pillow="JPEG")
 WEBP, GIF = MediaFormat("webp", pillow="WEBP"), MediaFormat("gif", pillow="GIF", ffmpeg="gif")
-_MP4, _MATROSKA = MediaFormat("mp4", ffmpeg="mp4"), MediaFormat("matroska", ffmpeg="matroska")
-_AVI, _FLV, _WMV = MediaFormat("avi", ffmpeg="avi"), MediaFormat("flv", ffmpeg="flv"), MediaFormat("wmv", ffmpeg="asf")
+MP4, MATROSKA = MediaFormat("mp4", ffmpeg="mp4"), MediaFormat("matroska", ffmpeg="matroska")
+AVI, _FLV, _WMV = MediaFormat("avi", ffmpeg="avi"), MediaFormat("flv", ffmpeg="flv"), MediaFormat("wmv", ffmpeg="asf")
 _MPEG, _MPEG_VIDEO = MediaFormat("mpeg", ffmpeg="mpeg"), MediaFormat("mpeg", ffmpeg="mpegvideo")
 _MPEG_TS = MediaFormat("mpeg", ffmpeg="mpegts")
 
@@ -43,13 +43,13 @@ _PREFIXES = (
     (b"\xff\xd8\xff", JPEG),
     (b"GIF87a", GIF),
     (b"GIF89a", GIF),
-    (b"\x1aE\xdf\xa3", _MATROSKA),
+    (b"\x1aE\xdf\xa3", MATROSKA),
     (b"FLV\x01", _FLV),
     (bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c"), _WMV),
     (b"\x00\x00\x01\xba", _MPEG),
     (b"\x00\x00\x01\xb3", _MPEG_VIDEO),
 )
-_RIFF = {b"WEBP": WEBP, b"AVI ": _AVI}
+_RIFF = {b"WEBP": WEBP, b"AVI ": AVI}
 _QUICKTIME_ATOMS = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot")
 
 
@@ -61,7 +61,7 @@ def sniff(head: bytes) -> MediaFormat | None:
     if head.startswith(b"RIFF"):
         return _RIFF.get(head[8:12])
     if head[:1] < b"\x20" and head[4:8] in _QUICKTIME_ATOMS:  # an atom's size comes first; text does not start so
-        return _MP4
+        return MP4
     # Transport stream packets of 188 bytes start with 0x47; m2ts puts four bytes of time before each.
     if any(head[first : first + 2 * step + 1 : step] == b"GGG" for first, step in ((0, 188), (4, 192))):
         return _MPEG_TS

@@ -23,7 +23,7 @@ from PIL import Image
 
 from k25.errors import InputError
 from k25.media.config import MediaLimits
-from k25.media.sources import MediaContent
+from k25.media.sources import AVI, MATROSKA, MP4, MediaContent
 
 # A jump empties the decoder's pipeline; refilling it costs about as much as decoding this many frames.
 JUMP_COST_FRAMES = 8
@@ -85,8 +85,10 @@ class VideoFile:
         try:
             with self._reading():
                 self._index, count = self._scan()
-                self._reopen()
-                first = self._first_frame()
+                self._rewind()
+                first = next(self._decode(), None)
+            if first is None:
+                raise self._damaged("no frame can be decoded")
             self._rotation = first.rotation % 360
             width, height = (first.height, first.width) if self._rotation in (90, 270) else (first.width, first.height)
             fps = self._fps(count)
@@ -158,6 +160,14 @@ class VideoFile:
         self._container.close()
         self._container, self._stream = self._open()
 
+    def _rewind(self) -> None:
+        """Back to the first frame; by opening anew where a container has no index to find it by."""
+        if self._index is not None and self._source.format in (MP4, MATROSKA, AVI):
+            with contextlib.suppress(av.error.FFmpegError):
+                self._container.seek(self._index.times[0], stream=self._stream, backward=True)
+                return
+        self._reopen()
+
     def _scan(self) -> tuple[_FrameIndex | None, int]:
         """The frame index, or None where times are missing or ambiguous; and the number of frames."""
         times: list[int | None] = []
@@ -185,14 +195,6 @@ class VideoFile:
         if count == 0:
             raise self._damaged("no frame can be decoded")
         return None, count
-
-    def _first_frame(self) -> VideoFrame:
-        self._stream.thread_type = "SLICE"  # frame threads would decode several frames before they return one
-        first = next(self._decode(), None)
-        if first is None:
-            raise self._damaged("no frame can be decoded")
-        self._reopen()
-        return first
 
     def _fps(self, count: int) -> float:
         """Average rate that the container declares, or the measured one where that is absent or far off."""
@@ -234,7 +236,7 @@ class VideoFile:
             if key > index.times[0]:
                 frames = self._run_from(key, run)
             else:
-                self._reopen()
+                self._rewind()
                 frames = self._run(run)
             if frames is None:
                 # This container cannot jump, or the place is damaged: take all the rest in one pass.
