@@ -1,0 +1,38 @@
+"""Small compiled CPU kernels for decode (1 to about 64 token rows), each with its torch equivalent.
+
+    from k25 import kernels
+
+    kernels.available()                         -> Availability(variant="avx512_bf16", variants=(...), reason="...")
+
+    project = kernels.PackedLinear.from_bf16(weight_OI)               # or .from_int4(words, scale)
+    y_TO = project(x_TI)
+    up = kernels.PackedHeads.from_bf16(weight_HOI)
+    y_THO = up(x_THI)                                                 # any strides but a dense last axis
+    experts = kernels.PackedNetworks.from_bf16(gate_up_E2FD, down_EDF)   # or .from_int4(...)
+    shared = kernels.PackedNetworks.from_bf16(gate_up_12FD, down_1DF)
+    mixture = kernels.PackedMixture(experts, shared)                  # a dense layer: PackedMixture(None, shared)
+    y_TD = mixture(x_TD, weights_TK, experts_TK)                      # a dense layer: mixture(x_TD)
+    out_THC = kernels.latent_attention(query_THB, cache, tables_TP, lengths_T, kv_lora_rank, scale)
+
+Weights are bfloat16, or INT4 in the release's layout; activations bfloat16 or float32. A result row is the same bits
+whichever rows are computed with it. There are no gradients. The kernels are compiled on first use (about 15 s, kept in
+the user's cache); `python -m k25.kernels` does it ahead of time. Without a compiler everything runs on torch, and the
+reason is logged once. `use(variant)` forces an instruction set, or "torch".
+"""
+
+from k25.kernels.attention import latent_attention
+from k25.kernels.mixture import PackedMixture, PackedNetworks
+from k25.kernels.packed import PackedHeads, PackedLinear, PackedStack
+from k25.kernels.variants import Availability, available, use
+
+__all__ = [
+    "Availability",
+    "PackedHeads",
+    "PackedLinear",
+    "PackedMixture",
+    "PackedNetworks",
+    "PackedStack",
+    "available",
+    "latent_attention",
+    "use",
+]

@@ -1,0 +1,338 @@
+// The loops, compiled once per instruction set with K25_VARIANT naming the table of functions.
+//
+// Vectors are 16 lanes wide everywhere; the compiler splits them into what the instruction set has. Only the bf16 dot
+// product needs intrinsics. Every sum runs over its inputs in one fixed order, so a row's result does not depend on
+// which other rows are computed with it.
+#include "inner.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <type_traits>
+#if defined(__AVX512BF16__)
+#include <immintrin.h>
+#endif
+
+namespace k25 {
+namespace {
+
+typedef float v16f __attribute__((vector_size(64)));
+typedef int32_t v16i __attribute__((vector_size(64)));
+typedef uint32_t v16u __attribute__((vector_size(64)));
+typedef bf16 v16h __attribute__((vector_size(32)));
+
+#if defined(__AVX512BF16__)
+constexpr bool DOTS = true;
+#else
+constexpr bool DOTS = false;
+#endif
+#if defined(__AVX512F__)
+constexpr bool MANY_REGISTERS = true;
+#else
+constexpr bool MANY_REGISTERS = false;
+#endif
+constexpr int GROUP = 32;
+
+template <class V>
+inline V load(const void* from) {
+  V value;
+  std::memcpy(&value, from, sizeof(V));
+  return value;
+}
+template <class V>
+inline V load_part(const void* from, size_t bytes) {
+  V value{};
+  std::memcpy(&value, from, bytes);
+  return value;
+}
+inline void store(float* to, v16f value) { std::memcpy(to, &value, sizeof(value)); }
+inline v16f splat(float value) { return v16f{} + value; }
+inline v16f widen(v16h value) { return (v16f)(__builtin_convertvector(value, v16u) << 16); }
+
+// exp to about 1e-7 relative on -87..88; beyond, the bound's value.
+inline v16f exponential(v16f x) {
+  x = x < -87.0f ? splat(-87.0f) : x;
+  x = x > 88.0f ? splat(88.0f) : x;
+  const v16f shifter = splat(12582912.0f), shifted = x * 1.44269504f + shifter, turns = shifted - shifter;
+  const v16f r = (x - turns * 0.693359375f) + turns * 2.12194440e-4f;
+  v16f sum = r * (1.0f / 5040) + 1.0f / 720;
+  for (float term : {1.0f / 120, 1.0f / 24, 1.0f / 6, 0.5f, 1.0f, 1.0f}) sum = sum * r + term;
+  return sum * (v16f)(((v16i)shifted - (v16i)shifter + 127) << 23);
+}
+
+#if defined(__AVX512BF16__)
+inline v16f dot_pairs(v16f sum, v16u weights, uint32_t pair) {
+  return (v16f)_mm512_dpbf16_ps((__m512)sum, (__m512bh)weights, (__m512bh)_mm512_set1_epi32(int(pair)));
+}
+inline v16f dot_pairs(v16f sum, v16u left, v16u right) {
+  return (v16f)_mm512_dpbf16_ps((__m512)sum, (__m512bh)left, (__m512bh)right);
+}
+inline v16u nibble_pairs(v16u words, int j) {  // -8..7 as bf16; five index bits, so the table stands twice
+  const __m512i table = _mm512_set_epi16(
+      0x40e0, 0x40c0, 0x40a0, 0x4080, 0x4040, 0x4000, 0x3f80, 0, -0x4080, -0x4000, -0x3fc0, -0x3f80, -0x3f60, -0x3f40,
+      -0x3f20, -0x3f00, 0x40e0, 0x40c0, 0x40a0, 0x4080, 0x4040, 0x4000, 0x3f80, 0, -0x4080, -0x4000, -0x3fc0, -0x3f80,
+      -0x3f60, -0x3f40, -0x3f20, -0x3f00);
+  return (v16u)_mm512_permutexvar_epi16(_mm512_srli_epi16((__m512i)words, unsigned(4 * j)), table);
+}
+#else
+inline v16f dot_pairs(v16f sum, v16u, uint32_t) { return sum; }
+inline v16f dot_pairs(v16f sum, v16u, v16u) { return sum; }
+inline v16u nibble_pairs(v16u words, int) { return words; }
+#endif
+
+// M rows times N blocks of 16 outputs, eight inputs at a time.
+template <int M, int N, bool INT4, bool WIDE>
+void tile(const Matrix& matrix, int64_t block, const Rows& x, const int32_t* index, int count, float* out) {
+  using X = std::conditional_t<WIDE, float, bf16>;
+  constexpr int SPAN = INT4 ? GROUP : 8, WORDS_PER_OCTET = INT4 ? LANES : 4 * LANES;
+  const X* rows[M];
+  for (int m = 0; m < M; ++m) rows[m] = (const X*)x.data + index[std::min(m, count - 1)] * x.stride;
+  const int64_t words_per_block = matrix.inputs / 8 * WORDS_PER_OCTET;
+  const uint32_t* words = matrix.words + block * words_per_block;
+  v16f total[M][N] = {};
+  for (int64_t k = 0; k < matrix.inputs; k += SPAN) {
+    v16f group[M][N] = {};
+    auto& sum = INT4 ? group : total;
+#pragma GCC unroll 4
+    for (int octet = 0; octet < SPAN / 8; ++octet) {
+      const uint32_t* here = words + (k / 8 + octet) * WORDS_PER_OCTET;
+#pragma GCC unroll 4
+      for (int j = 0; j < 4; ++j) {
+        const int64_t input = k + octet * 8 + 2 * j;
+#pragma GCC unroll 4
+        for (int n = 0; n < N; ++n) {
+          const v16u word = load<v16u>(here + n * words_per_block + (INT4 ? 0 : j * LANES));
+          if constexpr (!WIDE) {
+            const v16u pairs = INT4 ? nibble_pairs(word, j) : word;
+#pragma GCC unroll 8
+            for (int m = 0; m < M; ++m) sum[m][n] = dot_pairs(sum[m][n], pairs, load<uint32_t>(rows[m] + input));
+          } else {
+            const v16f even = INT4 ? __builtin_convertvector((v16i)(word >> (4 * j) & 15), v16f) - 8.0f : (v16f)(word << 16);
+            const v16f odd = INT4 ? __builtin_convertvector((v16i)(word >> (16 + 4 * j) & 15), v16f) - 8.0f
+                                  : (v16f)(word & 0xffff0000u);
+#pragma GCC unroll 8
+            for (int m = 0; m < M; ++m) {
+              sum[m][n] += even * rows[m][input];
+              sum[m][n] += odd * rows[m][input + 1];
+            }
+          }
+        }
+      }
+    }
+    if constexpr (INT4) {
+      for (int n = 0; n < N; ++n) {
+        const v16f scale =
+            widen(load<v16h>(matrix.scales + ((block + n) * (matrix.inputs / GROUP) + k / GROUP) * LANES));
+        for (int m = 0; m < M; ++m) total[m][n] += group[m][n] * scale;
+      }
+    }
+  }
+  for (int m = 0; m < std::min(M, count); ++m)
+    for (int n = 0; n < N; ++n) store(out + m * CHUNK * LANES + n * LANES, total[m][n]);
+}
+
+template <int M, bool INT4, bool WIDE>
+void row_tile(const Matrix& matrix, int64_t block, int blocks, const Rows& x, const int32_t* index, int count, float* out) {
+  constexpr int N = MANY_REGISTERS ? (M <= 4 ? 4 : 2) : (M <= 2 ? 2 : 1);
+  int done = 0;
+  for (; done + N <= blocks; done += N) tile<M, N, INT4, WIDE>(matrix, block + done, x, index, count, out + done * LANES);
+  for (; done < blocks; ++done) tile<M, 1, INT4, WIDE>(matrix, block + done, x, index, count, out + done * LANES);
+}
+
+template <bool INT4, bool WIDE>
+void rows_tile(const Matrix& matrix, int64_t block, int blocks, const Rows& x, const int32_t* index, int count, float* out) {
+  constexpr int MOST = MANY_REGISTERS ? 8 : 4;
+  for (int first = 0; first < count; first += MOST) {
+    const int rows = std::min(MOST, count - first);
+    float* to = out + first * CHUNK * LANES;
+    const auto run = rows == 1 ? row_tile<1, INT4, WIDE> : rows == 2 ? row_tile<2, INT4, WIDE>
+                   : rows <= 4 ? row_tile<4, INT4, WIDE> : rows <= 6 ? row_tile<6, INT4, WIDE>
+                               : row_tile<8, INT4, WIDE>;
+    run(matrix, block, blocks, x, index + first, rows, to);
+  }
+}
+
+void product(const Matrix& matrix, int64_t block, int blocks, const Rows& x, const int32_t* index, int count, float* out) {
+  if (x.wide || !DOTS)
+    (matrix.scales ? rows_tile<true, true> : rows_tile<false, true>)(matrix, block, blocks, x, index, count, out);
+  else if constexpr (DOTS)
+    (matrix.scales ? rows_tile<true, false> : rows_tile<false, false>)(matrix, block, blocks, x, index, count, out);
+}
+
+void swiglu(const float* gate, const float* up, int64_t count, float* out) {
+  for (int64_t i = 0; i < count; i += LANES) {
+    const v16f g = load<v16f>(gate + i);
+    store(out + i, g / (1.0f + exponential(-g)) * load<v16f>(up + i));
+  }
+}
+
+// Lane l of the result: lane l and l ^ HALF of `a` where bit HALF of l is clear, of `b` where it is set.
+template <int HALF>
+inline v16f fold(v16f a, v16f b) {
+  v16i own, other;
+  for (int l = 0; l < LANES; ++l) own[l] = l + (l & HALF ? LANES : 0), other[l] = (l ^ HALF) + (l & HALF ? LANES : 0);
+#if defined(__clang__)
+  v16f first, second;
+  for (int l = 0; l < LANES; ++l) {
+    first[l] = own[l] < LANES ? a[own[l]] : b[own[l] - LANES];
+    second[l] = other[l] < LANES ? a[other[l]] : b[other[l] - LANES];
+  }
+  return first + second;
+#else
+  return __builtin_shuffle(a, b, own) + __builtin_shuffle(a, b, other);
+#endif
+}
+
+inline v16f sums_of_16(v16f* v) {  // lane l: the sum of v[l]
+  for (int i = 0; i < 8; ++i) v[i] = fold<8>(v[i], v[i + 8]);
+  for (int i = 0; i < 4; ++i) v[i] = fold<4>(v[i], v[i + 4]);
+  for (int i = 0; i < 2; ++i) v[i] = fold<2>(v[i], v[i + 2]);
+  return fold<1>(v[0], v[1]);
+}
+
+// How attention reads cached rows: DOT as bf16 pairs, else widened to float from K.
+template <bool DOT, class K>
+struct Reader {
+  using V = std::conditional_t<DOT, v16u, v16f>;
+  static constexpr int STEP = DOT ? 2 * LANES : LANES;  // values per vector
+  static V key(const K* from, int64_t left) {
+    using Raw = std::conditional_t<DOT, v16u, std::conditional_t<sizeof(K) == 4, v16f, v16h>>;
+    const Raw raw = left >= STEP ? load<Raw>(from) : load_part<Raw>(from, left * sizeof(K));
+    if constexpr (std::is_same_v<Raw, v16h>) return widen(raw);
+    else return raw;
+  }
+};
+
+template <bool DOT, class K>
+void scores(const Attention& a, const K* const* keys, int count, float (*out)[KEY_BLOCK]) {
+  using R = Reader<DOT, K>;
+  using Q = std::conditional_t<DOT, bf16, float>;
+  for (int h = 0; h < a.heads; h += 4)
+    for (int k = 0; k < count; k += 4) {
+      v16f sums[16] = {};
+      const Q* query[4];
+      const K* key[4];
+      for (int i = 0; i < 4; ++i) {
+        query[i] = (const Q*)a.query + std::min(h + i, a.heads - 1) * a.query_stride;
+        key[i] = keys[std::min(k + i, count - 1)];
+      }
+      for (int64_t b = 0; b < a.width; b += R::STEP) {
+        typename R::V loaded[4];
+        for (int i = 0; i < 4; ++i) loaded[i] = R::key(key[i] + b, a.width - b);
+        for (int i = 0; i < 4; ++i) {
+          const auto asked = Reader<DOT, Q>::key(query[i] + b, a.width - b);
+          for (int j = 0; j < 4; ++j) {
+            if constexpr (DOT) sums[4 * i + j] = dot_pairs(sums[4 * i + j], asked, loaded[j]);
+            else sums[4 * i + j] += asked * loaded[j];
+          }
+        }
+      }
+      const v16f all = sums_of_16(sums) * a.scale;
+      for (int i = 0; i < 4 && h + i < a.heads; ++i)
+        for (int j = 0; j < 4 && k + j < count; ++j) out[h + i][k + j] = all[4 * i + j];
+    }
+}
+
+// out (heads, ld) += weights (heads, count) times the rows' first `values` columns; `weights` is zero from count to even.
+template <bool DOT, class K, int HEADS>
+void weighted_rows(const Attention& a, const K* const* keys, int count, int first, const float (*weights)[KEY_BLOCK],
+                   const uint32_t (*pairs)[KEY_BLOCK / 2], float* out, int64_t ld) {
+  constexpr int STEP = DOT ? 2 * LANES : LANES, PARTS = DOT ? 2 : 1;
+  for (int64_t c = 0; c < a.values; c += STEP) {
+    v16f sum[HEADS][PARTS];
+    for (int h = 0; h < HEADS; ++h)
+      for (int p = 0; p < PARTS; ++p) sum[h][p] = load<v16f>(out + (first + h) * ld + c + p * LANES);
+    const int64_t left = a.width - c;
+    if constexpr (DOT) {
+#if defined(__AVX512BF16__)
+      v16u lanes;
+      for (uint32_t l = 0; l < LANES; ++l) lanes[l] = l | (l + 32) << 16;
+      const __m512i low = (__m512i)lanes, high = (__m512i)(lanes + (LANES | LANES << 16));
+      for (int k = 0; k < count; k += 2) {
+        const __m512i one = (__m512i)Reader<true, K>::key(keys[k] + c, left);
+        const __m512i two = (__m512i)Reader<true, K>::key(keys[std::min(k + 1, count - 1)] + c, left);
+        const v16u part[2] = {(v16u)_mm512_permutex2var_epi16(one, low, two),
+                              (v16u)_mm512_permutex2var_epi16(one, high, two)};
+        for (int h = 0; h < HEADS; ++h)
+          for (int p = 0; p < 2; ++p) sum[h][p] = dot_pairs(sum[h][p], part[p], pairs[first + h][k / 2]);
+      }
+#endif
+    } else {
+      for (int k = 0; k < count; ++k) {
+        const v16f row = Reader<false, K>::key(keys[k] + c, left);
+        for (int h = 0; h < HEADS; ++h) sum[h][0] += row * weights[first + h][k];
+      }
+    }
+    for (int h = 0; h < HEADS; ++h)
+      for (int p = 0; p < PARTS; ++p) store(out + (first + h) * ld + c + p * LANES, sum[h][p]);
+  }
+}
+
+// Online softmax over blocks of keys (arXiv 1805.02867), one shared key for all heads. In the DOT form the weights are
+// rounded to bf16, as the cached rows are; their sum is taken before rounding.
+template <bool DOT, class K>
+void attend_rows(const Attention& a) {
+  const int64_t ld = a.mix_stride;
+  float* mix = a.mix;
+  std::memset(mix, 0, HEAD_GROUP * ld * sizeof(float));
+  float largest[HEAD_GROUP], total[HEAD_GROUP] = {};
+  for (float& value : largest) value = -INFINITY;
+  alignas(64) float weights[HEAD_GROUP][KEY_BLOCK] = {};
+  alignas(64) uint32_t pairs[HEAD_GROUP][KEY_BLOCK / 2] = {};
+  for (int64_t start = 0; start < a.context; start += KEY_BLOCK) {
+    const int count = int(std::min<int64_t>(KEY_BLOCK, a.context - start));
+    const K* keys[KEY_BLOCK];
+    for (int k = 0; k < count; ++k) {
+      const int64_t at = start + k;
+      keys[k] = (const K*)a.cache + (a.table[at / a.page_size] * a.page_size + at % a.page_size) * a.width;
+    }
+    scores<DOT, K>(a, keys, count, weights);
+    for (int h = 0; h < a.heads; ++h) {
+      for (int k = count; k < KEY_BLOCK; ++k) weights[h][k] = -INFINITY;
+      v16f most = load<v16f>(weights[h]);
+      for (int k = LANES; k < KEY_BLOCK; k += LANES) {
+        const v16f next = load<v16f>(weights[h] + k);
+        most = most > next ? most : next;
+      }
+      float peak = largest[h];
+      for (int l = 0; l < LANES; ++l) peak = std::max(peak, most[l]);
+      if (peak > largest[h]) {
+        const float shrink = largest[h] == -INFINITY ? 0.0f : std::exp(largest[h] - peak);
+        for (int64_t c = 0; c < ld; c += LANES) store(mix + h * ld + c, load<v16f>(mix + h * ld + c) * shrink);
+        total[h] *= shrink;
+        largest[h] = peak;
+      }
+      v16f sum{};
+      for (int k = 0; k < KEY_BLOCK; k += LANES) {
+        const v16f raw = load<v16f>(weights[h] + k);
+        const v16f weight = raw == -INFINITY ? v16f{} : exponential(raw - peak);
+        sum += weight;
+        store(weights[h] + k, weight);
+      }
+      for (int l = 0; l < LANES; ++l) total[h] += sum[l];
+      if constexpr (DOT)
+        for (int k = 0; k < KEY_BLOCK; k += 2)
+          pairs[h][k / 2] = narrow(weights[h][k]) | uint32_t(narrow(weights[h][k + 1])) << 16;
+    }
+    const bool eight = MANY_REGISTERS && a.heads > 4;
+    for (int h = 0; h < a.heads; h += eight ? 8 : 4)
+      (eight ? weighted_rows<DOT, K, 8> : weighted_rows<DOT, K, 4>)(a, keys, count, h, weights, pairs, mix, ld);
+  }
+  for (int h = 0; h < a.heads; ++h)
+    for (int64_t c = 0; c < a.values; ++c) a.out[h * a.values + c] = a.context > 0 ? mix[h * ld + c] / total[h] : 0.0f;
+}
+
+void attend(const Attention& a) {
+  if (a.wide_cache) return attend_rows<false, float>(a);
+  if constexpr (DOTS)
+    if (!a.wide_query) return attend_rows<true, bf16>(a);
+  attend_rows<false, bf16>(a);
+}
+
+}  // namespace
+
+#define K25_TEXT(name) #name
+#define K25_NAME(name) K25_TEXT(name)
+const Kernels K25_VARIANT = {K25_NAME(K25_VARIANT), DOTS, product, swiglu, attend};
+
+}  // namespace k25

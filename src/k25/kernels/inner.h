@@ -1,0 +1,72 @@
+// What one instruction set offers to operators.cpp: plain loops over memory, no threads, no tensors.
+//
+// Packed weights: outputs in blocks of 16, padded with zeros; a 32-bit lane belongs to one output.
+//   bf16: word (block, pair, lane) holds inputs 2 * pair (low half) and 2 * pair + 1 (high half); inputs padded to 16.
+//   INT4: word (block, octet, lane) holds eight nibbles q + 8: inputs 0, 2, 4, 6 of the octet from the lowest nibble up,
+//         then 1, 3, 5, 7; bf16 scales (block, group of 32 inputs, lane).
+#pragma once
+#include <cstdint>
+
+namespace k25 {
+
+using bf16 = uint16_t;
+constexpr int LANES = 16;
+constexpr int CHUNK = 4;      // blocks of outputs that one work item computes
+constexpr int ROW_TILE = 8;   // activation rows that one pass over a chunk serves
+constexpr int HEAD_GROUP = 16;
+constexpr int KEY_BLOCK = 64;
+
+struct Matrix {
+  const uint32_t* words;
+  const bf16* scales;  // null: bf16 weights
+  int64_t inputs;      // padded
+};
+
+// Activations (rows, padded inputs): `wide` float, else bf16.
+struct Rows {
+  const void* data;
+  int64_t stride;  // in values
+  bool wide;
+};
+
+// One query token and up to HEAD_GROUP of its heads over one sequence's cached rows.
+struct Attention {
+  const void* query;  // (heads, width): bf16 with dot products over bf16 rows, else float
+  int64_t query_stride;
+  const void* cache;  // (pages, page_size, width)
+  const int32_t* table;
+  int64_t page_size, context, width, values;
+  int heads;
+  bool wide_query, wide_cache;
+  float scale;
+  float* mix;  // scratch (HEAD_GROUP, mix_stride)
+  int64_t mix_stride;  // values, padded to 32
+  float* out;  // (heads, values)
+};
+
+struct Kernels {
+  const char* name;
+  bool dots_bf16;  // false: activations must come as float
+  // out (count, 64) = rows[index] times `blocks` <= CHUNK blocks of the matrix from `block` on. count <= ROW_TILE.
+  void (*product)(const Matrix&, int64_t block, int blocks, const Rows&, const int32_t* index, int count, float* out);
+  void (*swiglu)(const float* gate, const float* up, int64_t count, float* out);  // count a multiple of LANES
+  void (*attend)(const Attention&);
+};
+
+extern const Kernels portable;
+extern const Kernels avx2;
+extern const Kernels avx512;
+extern const Kernels avx512_bf16;
+
+inline float widen(bf16 value) {
+  union { uint32_t bits; float number; } cast{uint32_t(value) << 16};
+  return cast.number;
+}
+
+inline bf16 narrow(float value) {  // to nearest, ties to even
+  union { float number; uint32_t bits; } cast{value};
+  if (value != value) return 0x7fc0;
+  return bf16((cast.bits + 0x7fff + ((cast.bits >> 16) & 1)) >> 16);
+}
+
+}  // namespace k25

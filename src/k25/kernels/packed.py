@@ -1,0 +1,144 @@
+"""Weights packed for decode: stacks of matrices in bf16 or INT4, and the products with a few rows.
+
+Shape suffixes as in `reference`.
+"""
+
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from k25.errors import InputError
+from k25.kernels import reference
+from k25.kernels.variants import compiled
+
+_LANES = 16
+
+
+@dataclass(frozen=True)
+class PackedStack:
+    """S matrices (O, I) of one shape: `words` int32 (S, blocks, ., 16) with `scale`, or `weight` on the torch path.
+
+    Packed bf16 takes two bytes per weight, packed INT4 4.5 bits; outputs are padded to 16, bf16 inputs to 16. The
+    original tensors are not kept.
+    """
+
+    outputs: int
+    inputs: int
+    words: Tensor | None = None
+    scale: Tensor | None = None
+    weight: Tensor | None = None
+
+    @classmethod
+    def from_bf16(cls, weight_SOI: Tensor) -> Self:
+        """Pack bfloat16 matrices (S, O, I). Raises InputError for another dtype or shape."""
+        if weight_SOI.dim() != 3 or weight_SOI.dtype != torch.bfloat16 or weight_SOI.device.type != "cpu":
+            raise InputError(
+                f"packing takes a bfloat16 CPU weight with three axes, not {weight_SOI.dtype} {tuple(weight_SOI.shape)}"
+                f" on {weight_SOI.device}"
+            )
+        _, outputs, inputs = weight_SOI.shape
+        if not compiled():
+            return cls(outputs, inputs, weight=weight_SOI.detach())
+        padded = F.pad(weight_SOI.detach(), (0, -inputs % _LANES, 0, -outputs % _LANES))
+        blocks = padded.unflatten(1, (-1, _LANES)).unflatten(-1, (-1, 2)).transpose(2, 3).contiguous()
+        return cls(outputs, inputs, words=blocks.view(torch.int32).squeeze(-1))
+
+    @classmethod
+    def from_int4(cls, words_SOW: Tensor, scale_SOG: Tensor) -> Self:
+        """Repack compressed-tensors `pack-quantized`: words (S, O, I / 8) int32, scales (S, O, I / 32) bfloat16.
+
+        Raises InputError where dtypes or shapes do not fit.
+        """
+        _, outputs, groups = scale_SOG.shape
+        inputs = groups * reference.INT4_GROUP
+        if (words_SOW.dtype, scale_SOG.dtype) != (torch.int32, torch.bfloat16):
+            raise InputError(f"INT4 takes int32 words and bfloat16 scales, not {words_SOW.dtype} and {scale_SOG.dtype}")
+        if words_SOW.shape != (*scale_SOG.shape[:2], inputs // 8):
+            raise InputError(f"INT4 words {tuple(words_SOW.shape)} do not fit scales {tuple(scale_SOG.shape)}")
+        if not compiled():
+            return cls(outputs, inputs, words=words_SOW, scale=scale_SOG)
+        mixed = torch.zeros_like(words_SOW)
+        for column in range(8):
+            nibble = (words_SOW >> 4 * column) & 15
+            mixed |= nibble << (4 * (column // 2) + 16 * (column % 2))
+        words, scale = (F.pad(part, (0, 0, 0, -outputs % _LANES)) for part in (mixed, scale_SOG))
+        words, scale = (part.unflatten(1, (-1, _LANES)).transpose(2, 3).contiguous() for part in (words, scale))
+        return cls(outputs, inputs, words=words, scale=scale)
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether the compiled kernels read it; else it holds the tensors as they were given."""
+        return self.weight is None and self.words is not None and self.words.dim() == 4
+
+    @property
+    def matrices(self) -> int:
+        """S."""
+        return next(len(part) for part in (self.words, self.weight) if part is not None)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory it holds, and that one product with every matrix reads."""
+        return sum(part.nbytes for part in (self.words, self.scale, self.weight) if part is not None)
+
+    def parts(self) -> list[Tensor]:
+        """Words and, for INT4, scales."""
+        return [part for part in (self.words, self.scale) if part is not None]
+
+    def plain(self, dtype: torch.dtype, matrices: slice = slice(None)) -> Tensor:
+        """The matrices (S, O, I) on the torch path; INT4 is unpacked, so ask for a few at a time."""
+        if self.weight is not None:
+            return self.weight[matrices].to(dtype)
+        assert not self.is_compiled
+        assert self.words is not None
+        assert self.scale is not None
+        return reference.unpack_int4(self.words[matrices], self.scale[matrices]).to(dtype)
+
+
+class PackedLinear:
+    """y = W x for a few rows: x (T, I) bfloat16 or float32 -> (T, O) in x's dtype; sums in float32, no bias.
+
+    Any T works; from a few hundred rows on torch's own product is faster.
+    """
+
+    def __init__(self, stack: PackedStack) -> None:
+        self.stack = stack
+        self._compiled, self._outputs = stack.is_compiled, stack.outputs
+        self._words, self._scale = stack.words, stack.scale
+
+    @classmethod
+    def from_bf16(cls, weight_OI: Tensor) -> Self:
+        """Pack one bfloat16 matrix (O, I)."""
+        return cls(PackedStack.from_bf16(weight_OI[None]))
+
+    @classmethod
+    def from_int4(cls, words_OW: Tensor, scale_OG: Tensor) -> Self:
+        """Repack one INT4 matrix: words (O, I / 8) int32, scales (O, I / 32) bfloat16."""
+        return cls(PackedStack.from_int4(words_OW[None], scale_OG[None]))
+
+    def __call__(self, x_TI: Tensor) -> Tensor:
+        """(T, I) -> (T, O)."""
+        if self._compiled:
+            return torch.ops.k25_kernels.linear(x_TI, self._words, self._scale, self._outputs)
+        return F.linear(x_TI, self.stack.plain(x_TI.dtype)[0])
+
+
+class PackedHeads:
+    """One matrix per head: x (T, H, I), its last axis dense -> (T, H, O). For MLA's key and value up-projections."""
+
+    def __init__(self, stack: PackedStack) -> None:
+        self.stack = stack
+
+    @classmethod
+    def from_bf16(cls, weight_HOI: Tensor) -> Self:
+        """Pack bfloat16 matrices (H, O, I)."""
+        return cls(PackedStack.from_bf16(weight_HOI))
+
+    def __call__(self, x_THI: Tensor) -> Tensor:
+        """(T, H, I) -> (T, H, O)."""
+        stack = self.stack
+        if stack.is_compiled:
+            return torch.ops.k25_kernels.stacked_linear(x_THI, stack.words, stack.scale, stack.outputs)
+        return reference.stacked_linear(x_THI, stack.plain(x_THI.dtype))
