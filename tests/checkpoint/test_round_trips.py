@@ -238,3 +238,11 @@ def test_a_config_that_announces_other_sizes_is_not_believed(released):
     edit_json(released / "config.json", **{"text_config.kv_lora_rank": 16})
     with pytest.raises(InputError, match="of the wrong shape"):
         load_model(released)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("experts", ["packed", "dequantised"])
+def test_a_model_loaded_onto_a_gpu_is_the_same(released, experts):
+    on_gpu = load_model(released, experts=experts, device="cuda")
+    assert {tensor.device.type for tensor in on_gpu.state_dict().values()} == {"cuda"}
+    assert_same_weights(on_gpu.cpu(), load_model(released, experts=experts))
