@@ -152,10 +152,10 @@ def test_selective_recomputation_gets_by_with_what_the_plan_counts() -> None:
     segments = Segments.from_lengths([tokens])
     inputs = torch.randn(tokens, text.hidden_size)
     angles = torch.randn(tokens, text.qk_rope_head_dim // 2)
-    rotary = angles.cos(), angles.sin()
+    rotations = torch.polar(torch.ones_like(angles), angles)
 
     def run(x: Tensor) -> Tensor:
-        return layer(x, rotary, StreamKeys(segments)).hidden_TD
+        return layer(x, rotations, StreamKeys(segments)).hidden_TD
 
     stored: list[int] = []
     heads, rows = text.num_attention_heads, tokens * text.num_experts_per_tok

@@ -119,7 +119,7 @@ class MultiHeadLatentAttention(nn.Module):
         )
         self.o_proj = nn.Linear(heads * config.v_head_dim, hidden, bias=False)
 
-    def forward(self, x_TD: Tensor, rotary: tuple[Tensor, Tensor], keys: KeyReader) -> tuple[Tensor, Tensor | None]:
+    def forward(self, x_TD: Tensor, rotations: Tensor, keys: KeyReader) -> tuple[Tensor, Tensor | None]:
         """Attention output (T, D) and, where `keys` measures them, the largest logit per head (H,)."""
         config = self.config
         query_THQ = self._query(x_TD).unflatten(-1, (config.num_attention_heads, config.qk_head_dim))
@@ -129,9 +129,9 @@ class MultiHeadLatentAttention(nn.Module):
         key_up_HNC, value_up_HVC = up.split((config.qk_nope_head_dim, config.v_head_dim), dim=1)
         query = LatentQuery(
             query_THN=query_THN,
-            query_THR=rotate(query_THR, *rotary),
+            query_THR=rotate(query_THR, rotations),
             latent_TC=self.kv_a_norm(latent_TC),
-            key_TR=rotate(key_TR, *rotary),
+            key_TR=rotate(key_TR, rotations),
             key_up_HNC=key_up_HNC,
             value_up_HVC=value_up_HVC,
             scale=self.scale,

@@ -55,9 +55,9 @@ class DecoderLayer(nn.Module):
         else:
             self.ffn = MixtureOfExperts(config)
 
-    def forward(self, x_TD: Tensor, rotary: tuple[Tensor, Tensor], keys: KeyReader) -> LayerOutput:
+    def forward(self, x_TD: Tensor, rotations: Tensor, keys: KeyReader) -> LayerOutput:
         """Apply the layer to a packed stream."""
-        attended_TD, max_logits = self.attention(self.attention_norm(x_TD), rotary, keys)
+        attended_TD, max_logits = self.attention(self.attention_norm(x_TD), rotations, keys)
         hidden_TD = x_TD + attended_TD
         normed_TD = self.ffn_norm(hidden_TD)
         if isinstance(self.ffn, MixtureOfExperts):
@@ -79,10 +79,10 @@ class Decoder(nn.Module):
 
     def forward(self, embeddings_TD: Tensor, positions_T: Tensor, keys: KeyReader) -> DecoderOutput:
         """Run a packed stream of embeddings; `positions` (T,) count within each segment."""
-        rotary = rotary_table(self.config, positions_T)
+        rotations = rotary_table(self.config, positions_T)
         hidden_TD, loads, logits = embeddings_TD, [], []
         for layer in self.layers:
-            output: LayerOutput = layer(hidden_TD, rotary, keys)
+            output: LayerOutput = layer(hidden_TD, rotations, keys)
             hidden_TD = output.hidden_TD
             if output.tokens_per_expert_E is not None:
                 loads.append(output.tokens_per_expert_E)

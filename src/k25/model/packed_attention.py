@@ -19,7 +19,8 @@ from torch import Tensor
 from k25.model.precision import at_least_float32
 
 _QUERY_BLOCK = 256
-_BACKWARD_BLOCK = 128
+_CAUSAL_BLOCK = 128  # skips most of the hidden half
+_SCORES_AT_ONCE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -272,8 +273,9 @@ def _backward_run(
     """
     grad_q = torch.empty_like(q)
     grad_k, grad_v = torch.zeros_like(k, dtype=log_sum.dtype), torch.zeros_like(v, dtype=log_sum.dtype)
-    for first in range(0, q.shape[1], _BACKWARD_BLOCK):
-        rows = slice(first, min(first + _BACKWARD_BLOCK, q.shape[1]))
+    block = _CAUSAL_BLOCK if causal else max(_SCORES_AT_ONCE // (q.shape[0] * k.shape[1]), 1)
+    for first in range(0, q.shape[1], block):
+        rows = slice(first, min(first + block, q.shape[1]))
         seen = slice(0, rows.stop if causal else k.shape[1])
         weights = torch.add(-log_sum[:, rows, None], q[:, rows] @ k[:, seen].mT, alpha=scale).exp_()
         if causal:

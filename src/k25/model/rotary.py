@@ -50,20 +50,26 @@ def softmax_scale(config: TextConfig) -> float:
     return scale
 
 
-def rotary_table(config: TextConfig, positions_T: Tensor) -> tuple[Tensor, Tensor]:
-    """Cosine and sine, each (T, qk_rope_head_dim / 2) float32, for the given positions (T,)."""
+def rotary_table(config: TextConfig, positions_T: Tensor) -> Tensor:
+    """Rotations of every pair at positions (T,): complex numbers (T, qk_rope_head_dim / 2) on the unit circle."""
     angles = positions_T[:, None].float() * rotary_frequencies(config, positions_T.device)
     attention_factor = 1.0
     if config.rope_scaling is not None:
         yarn = config.rope_scaling
         attention_factor = _mscale(yarn.factor, yarn.mscale) / _mscale(yarn.factor, yarn.mscale_all_dim)
-    return angles.cos() * attention_factor, angles.sin() * attention_factor
+    return rotations(angles) * attention_factor
 
 
-def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-    """Turn the interleaved pairs of `x` (T, ..., 2P) by the table's angles (T, P), in float32; returns x's dtype."""
-    shape = (x.shape[0], *[1] * (x.dim() - 2), cosine.shape[-1])
-    cosine, sine = cosine.view(shape), sine.view(shape)
-    even, odd = at_least_float32(x).unflatten(-1, (-1, 2)).unbind(-1)
-    rotated = torch.stack((even * cosine - odd * sine, odd * cosine + even * sine), dim=-1)
-    return rotated.flatten(-2).to(x.dtype)
+def rotations(angles: Tensor) -> Tensor:
+    """exp(i * angle), complex64."""
+    return torch.polar(torch.ones_like(angles), angles)
+
+
+def rotate(x: Tensor, rotations: Tensor) -> Tensor:
+    """Turn the interleaved pairs of `x` (T, ..., 2P) by `rotations` (T, P), at least in float32; returns x's dtype.
+
+    A pair is one complex number, and turning is one multiplication: several times faster than strided real arithmetic.
+    """
+    pairs = torch.view_as_complex(at_least_float32(x).unflatten(-1, (-1, 2)))
+    turned = pairs * rotations.view(x.shape[0], *[1] * (x.dim() - 2), -1)
+    return torch.view_as_real(turned).flatten(-2).to(x.dtype)

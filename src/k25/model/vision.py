@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from k25.model.config import VisionConfig
 from k25.model.packed_attention import Segments, packed_attention
 from k25.model.precision import at_least_float32
-from k25.model.rotary import rotate
+from k25.model.rotary import rotate, rotations
 
 _ROTARY_THETA = 10_000.0
 _NORM_EPS = 1e-5
@@ -43,10 +43,8 @@ def rotary_frequencies_2d(head_width: int, device: torch.device | None = None) -
     return _ROTARY_THETA**-exponents
 
 
-def rotary_table_2d(
-    grids: Sequence[Grid], head_width: int, device: torch.device | None = None
-) -> tuple[Tensor, Tensor]:
-    """Cosine and sine (P, head_width / 2) float32 for every patch in frame, row, column order."""
+def rotary_table_2d(grids: Sequence[Grid], head_width: int, device: torch.device | None = None) -> Tensor:
+    """Rotations (P, head_width / 2), complex64, of every patch in frame, row, column order."""
     frequencies = rotary_frequencies_2d(head_width, device)
     angles = []
     for frames, rows, columns in grids:
@@ -54,8 +52,7 @@ def rotary_table_2d(
         row_angles = torch.arange(rows, device=device)[:, None] * frequencies
         pairs = torch.stack((column_angles.expand(rows, -1, -1), row_angles[:, None].expand(-1, columns, -1)), dim=-1)
         angles.append(pairs.reshape(1, rows * columns, -1).expand(frames, -1, -1).flatten(0, 1))
-    stacked = torch.cat(angles)
-    return stacked.cos(), stacked.sin()
+    return rotations(torch.cat(angles))
 
 
 class PatchEmbedding(nn.Module):
@@ -101,12 +98,12 @@ class VisionBlock(nn.Module):
         self.up = nn.Linear(width, config.intermediate_size)
         self.down = nn.Linear(config.intermediate_size, width)
 
-    def forward(self, x_PD: Tensor, rotary: tuple[Tensor, Tensor], segments: Segments) -> Tensor:
+    def forward(self, x_PD: Tensor, rotations: Tensor, segments: Segments) -> Tensor:
         """(P, D) -> (P, D)."""
         query_key, value_PHW = (
             self.qkv(self.attention_norm(x_PD)).unflatten(-1, (3, self.heads, -1)).split((2, 1), dim=1)
         )
-        query_PHW, key_PHW = rotate(query_key, *rotary).unbind(1)
+        query_PHW, key_PHW = rotate(query_key, rotations).unbind(1)
         scale = 1 / math.sqrt(query_PHW.shape[-1])
         attended = packed_attention(query_PHW, key_PHW, value_PHW[:, 0], segments, scale=scale, causal=False)
         x_PD = x_PD + self.output(attended.flatten(1))
@@ -130,10 +127,10 @@ class MoonViT3D(nn.Module):
         """
         self._check(patches, grids)
         x_PD = self.patch_embedding(patches.flatten(1).to(self.patch_embedding.projection.weight.dtype), grids)
-        rotary = rotary_table_2d(grids, self.config.head_dim, x_PD.device)
+        table = rotary_table_2d(grids, self.config.head_dim, x_PD.device)
         segments = Segments.from_lengths([math.prod(grid) for grid in grids], x_PD.device)
         for block in self.blocks:
-            x_PD = block(x_PD, rotary, segments)
+            x_PD = block(x_PD, table, segments)
         return self._merge(self.norm(x_PD), grids)
 
     def _check(self, patches: Tensor, grids: Sequence[Grid]) -> None:

@@ -1,0 +1,38 @@
+"""`k25 demo`: everything that is built so far, shown in a few minutes on a laptop.
+
+Each stage is a function in a module of this folder; it prints what it does and leaves its files in the demo's folder.
+"""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from rich.console import Console
+
+from k25.cli.demo import checkpoint, network, prompt
+
+Stage = Callable[[Console, Path], None]
+
+STAGES: dict[str, Stage] = {
+    "A nano network, written in the released INT4 layout and read back": checkpoint.show,
+    "A conversation with a picture and a video becomes a prompt": prompt.show,
+    "The same stream through both forms of attention": network.show,
+    "The released model, counted without allocating it": checkpoint.inspect_release,
+}
+
+
+def main(*, out: Path = Path("runs/demo")) -> None:
+    """Run the demonstration of everything that is built so far.
+
+    Args:
+        out: Folder for the files that the demonstration makes; an earlier demonstration's files there are replaced.
+    """
+    console = Console(highlight=False)
+    out.mkdir(parents=True, exist_ok=True)
+    start = time.perf_counter()
+    for number, (title, stage) in enumerate(STAGES.items(), start=1):
+        console.rule(f"[bold]{number}/{len(STAGES)}  {title}", align="left")
+        stage(console, out)
+        console.print()
+    console.print(f"Finished in {time.perf_counter() - start:.0f} s; files are in {out}/.")
+    console.print("Next: k25 inspect nano, k25 plan k2.5, k25 render --help")
