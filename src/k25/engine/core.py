@@ -45,7 +45,7 @@ class EngineCore:
         if blocks < 1:
             raise InputError(f"cache_bytes {config.cache_bytes} is less than one block of {size} tokens; raise it")
         self.longest = min(model.config.text.max_position_embeddings, blocks * size)
-        self.runner = Runner(model, blocks, size, dtype)
+        self.runner = Runner(model, blocks, size, dtype, use_kernels=config.kernels)
         self.scheduler = Scheduler(
             BlockPool(blocks),
             block_size=size,
@@ -119,6 +119,7 @@ class EngineCore:
         Requests in flight go on with what they have cached. Raises InputError, having changed nothing.
         """
         replace_weights(self.model, named)
+        self.runner.take_weights()
         self.version = self.version + 1 if version is None else version
         self.scheduler.forget_cached(b"%d" % self.version)
         self.vision.clear()

@@ -12,9 +12,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from k25.engine.accelerate import KernelDecoder, RowContexts, kernel_decoder
 from k25.engine.scheduler import Work
-from k25.model import CachedKeys, CacheView, K25Config, K25Model, LatentCache
+from k25.model import CachedKeys, CacheView, K25Config, K25Model, KeyReader, LatentCache
 from k25.model.attention import LatentQuery
+
+# The kernels outrun torch's own products up to about so many rows; beyond, the model itself runs.
+_KERNEL_ROWS = 64
 
 
 @dataclass(frozen=True)
@@ -25,8 +29,8 @@ class MixedKeys:
     """
 
     boundary: int
-    continued: CachedKeys
-    prompts: CachedKeys
+    continued: KeyReader
+    prompts: KeyReader
 
     def attend(self, layer: int, query: LatentQuery) -> tuple[Tensor, Tensor | None]:
         """See `KeyReader`."""
@@ -34,6 +38,23 @@ class MixedKeys:
         out, _ = self.continued.attend(layer, _rows(query, first))
         others, _ = self.prompts.attend(layer, _rows(query, second))
         return torch.cat((out, others)), None
+
+
+@dataclass(frozen=True)
+class KernelKeys:
+    """Absorbed attention (as `CachedKeys`) by the compiled kernel, which reads the cache's pages where they lie."""
+
+    contexts: RowContexts
+
+    def attend(self, layer: int, query: LatentQuery) -> tuple[Tensor, Tensor | None]:
+        """See `KeyReader`."""
+        stored = self.contexts.cache.latents[layer]
+        rows = torch.cat((query.latent_TC, query.key_TR), dim=-1)
+        stored.index_copy_(0, self.contexts.slots_T, rows.to(stored.dtype))
+        query_THC = torch.einsum("thn,hnc->thc", query.query_THN, query.key_up_HNC)
+        query_THB = torch.cat((query_THC, query.query_THR), dim=-1)
+        latent_THC = self.contexts.attend(layer, query_THB, query.scale)
+        return torch.einsum("thc,hvc->thv", latent_THC, query.value_up_HVC), None
 
 
 def _rows(query: LatentQuery, rows: slice) -> LatentQuery:
@@ -47,23 +68,37 @@ def _rows(query: LatentQuery, rows: slice) -> LatentQuery:
 
 
 class Runner:
-    """The model and its latent cache of `blocks` blocks."""
+    """The model and its latent cache of `blocks` blocks; with `use_kernels`, compiled kernels for few rows."""
 
-    def __init__(self, model: K25Model, blocks: int, block_size: int, dtype: torch.dtype) -> None:
+    def __init__(self, model: K25Model, blocks: int, block_size: int, dtype: torch.dtype, *, use_kernels: bool) -> None:
         self.model = model
         self.block_size = block_size
         self.device = model.decoder.embedding.weight.device
         self.cache = LatentCache(model.config.text, blocks * block_size, dtype, self.device)
+        self._paged = use_kernels and self.device.type == "cpu" and dtype in (torch.bfloat16, torch.float32)
+        self._use_kernels = use_kernels
+        self._fast: KernelDecoder | None = None
+        self.take_weights()
+
+    def take_weights(self) -> None:
+        """Pack the model's weights for the kernels, at the start and after every change."""
+        self._fast = None
+        self._fast = kernel_decoder(self.model.decoder) if self._use_kernels else None
 
     def scores(self, works: Many[Work]) -> Tensor:
         """Scores (R, V) for the work that samples, in order. Continued work comes before pieces of prompts."""
         tokens_T = self._on_device([np.frombuffer(w.sequence.tokens[w.start : w.end], np.int32) for w in works])
         positions_T = self._on_device([np.arange(w.start, w.end) for w in works])
         embeddings_TD = self._embed(tokens_T, works)
-        output = self.model.decoder(embeddings_TD, positions_T, self._keys(works))
         ends = np.cumsum([w.end - w.start for w in works]) - 1
-        rows = [ends[[w.samples for w in works]]]
-        return self.model.logits(output.hidden_TD[self._on_device(rows)])
+        rows_R = self._on_device([ends[[w.samples for w in works]]])
+        if self._fast is not None and len(tokens_T) <= _KERNEL_ROWS:
+            hidden_TD = self._fast.hidden(embeddings_TD, positions_T, self._contexts(works))
+        else:
+            hidden_TD = self.model.decoder(embeddings_TD, positions_T, self._keys(works)).hidden_TD
+        if self._fast is not None and len(rows_R) <= _KERNEL_ROWS:
+            return self._fast.logits(hidden_TD[rows_R].float())
+        return self.model.logits(hidden_TD[rows_R])
 
     def _on_device(self, parts: Many[npt.NDArray[np.integer]]) -> Tensor:
         return torch.from_numpy(np.concatenate(parts).astype(np.int64)).to(self.device)
@@ -81,15 +116,16 @@ class Runner:
             offset += work.end - work.start
         return embeddings_TD
 
-    def _keys(self, works: Many[Work]) -> CachedKeys | MixedKeys:
+    def _keys(self, works: Many[Work]) -> KeyReader:
         continued = [work for work in works if work.continues]
         prompts = works[len(continued) :]
         if not prompts:
-            return CachedKeys(self._view(continued), absorbed=True)
-        if not continued:
-            return CachedKeys(self._view(prompts), absorbed=False)
-        views = self._view(continued), self._view(prompts)
-        return MixedKeys(len(continued), CachedKeys(views[0], absorbed=True), CachedKeys(views[1], absorbed=False))
+            return self._continued_keys(continued)
+        reader = CachedKeys(self._view(prompts), absorbed=False)
+        return MixedKeys(len(continued), self._continued_keys(continued), reader) if continued else reader
+
+    def _continued_keys(self, works: Many[Work]) -> KeyReader:
+        return KernelKeys(self._contexts(works)) if self._paged else CachedKeys(self._view(works), absorbed=True)
 
     def _view(self, works: Many[Work]) -> CacheView:
         offsets = np.arange(self.block_size)
@@ -98,6 +134,24 @@ class Runner:
             slots = np.array(work.sequence.blocks)[:, None] * self.block_size + offsets
             tables.append(torch.from_numpy(slots.ravel()[: work.end]))
         return self.cache.view(tables, [work.end - work.start for work in works])
+
+    def _contexts(self, works: Many[Work]) -> RowContexts:
+        """One row per token; a piece of a prompt is several rows with one table and growing lengths."""
+        counts = [work.end - work.start for work in works]
+        pages = [-(-work.end // self.block_size) for work in works]
+        tables = np.zeros((len(works), max(pages)), np.int32)
+        for row, (work, used) in enumerate(zip(works, pages, strict=True)):
+            tables[row, :used] = work.sequence.blocks[:used]
+        positions = np.concatenate([np.arange(work.start, work.end) for work in works])
+        tables = np.repeat(tables, counts, axis=0)
+        blocks = tables[np.arange(len(positions)), positions // self.block_size].astype(np.int64)
+        return RowContexts(
+            cache=self.cache,
+            page_size=self.block_size,
+            slots_T=torch.from_numpy(blocks * self.block_size + positions % self.block_size),
+            tables_TP=torch.from_numpy(tables),
+            lengths_T=torch.from_numpy((positions + 1).astype(np.int32)),
+        )
 
 
 def cache_blocks(config: K25Config, block_size: int, tokens: int, memory: int | None, dtype: torch.dtype) -> int:

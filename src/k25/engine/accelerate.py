@@ -1,0 +1,177 @@
+"""The decoder for few rows, from weights packed for the compiled CPU kernels: what decode runs on.
+
+It computes what `k25.model.Decoder` computes, in the absorbed form, with activations in float32 between the bf16 (or
+INT4) products. The weights are copies: after a change of the model they are packed anew.
+
+Shape suffixes: T rows, D hidden, H heads, N nope width, R rotated width, C kv_lora_rank, B = C + R, Q query rank.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from k25 import kernels
+from k25.model import LatentCache
+from k25.model.attention import MultiHeadLatentAttention
+from k25.model.decoder import Decoder, DecoderLayer
+from k25.model.experts import GroupedExperts, PackedExperts, SwiGLU
+from k25.model.mixture import MixtureOfExperts
+from k25.model.normalisation import RMSNorm
+from k25.model.rotary import rotary_table
+
+
+@dataclass(frozen=True)
+class RowContexts:
+    """Where every row of a stream writes and what it sees, in a latent cache of pages.
+
+    `slots` (T,) int64 are written; `tables` (T, P) int32 list pages; `lengths` (T,) int32 count visible tokens.
+    """
+
+    cache: LatentCache
+    page_size: int
+    slots_T: Tensor
+    tables_TP: Tensor
+    lengths_T: Tensor
+
+    def attend(self, layer: int, query_THB: Tensor, scale: float) -> Tensor:
+        """Weighted latents (T, H, C) of one layer."""
+        latents = self.cache.latents[layer]
+        pages = latents.view(-1, self.page_size, latents.shape[-1])
+        rank = self.cache.kv_lora_rank
+        return kernels.latent_attention(query_THB, pages, self.tables_TP, self.lengths_T, rank, scale)
+
+
+class KernelDecoder:
+    """Decoder and head of a model in bf16 whose experts are bf16 or INT4."""
+
+    def __init__(self, decoder: Decoder) -> None:
+        self._config = decoder.config
+        self._layers = [_KernelLayer(layer) for layer in decoder.layers if isinstance(layer, DecoderLayer)]
+        self._norm = _Norm(decoder.norm)
+        self._head = kernels.PackedLinear.from_bf16(decoder.head.weight)
+
+    def hidden(self, embeddings_TD: Tensor, positions_T: Tensor, contexts: RowContexts) -> Tensor:
+        """Final-norm hidden states (T, D) float32."""
+        turn = _turn(*rotary_table(self._config, positions_T))
+        hidden_TD = embeddings_TD.float()
+        for number, layer in enumerate(self._layers):
+            hidden_TD = layer(hidden_TD, turn, number, contexts)
+        return self._norm(hidden_TD)
+
+    def logits(self, hidden_TD: Tensor) -> Tensor:
+        """Scores (T, V) float32."""
+        return self._head(hidden_TD)
+
+
+def kernel_decoder(decoder: Decoder) -> KernelDecoder | None:
+    """The decoder packed for the kernels, or None where they do not apply: no kernels, a GPU, or other precisions."""
+    weights = [*decoder.parameters(), *(b for name, b in decoder.named_buffers() if name.endswith("_scale"))]
+    if any(weight.device.type != "cpu" or weight.dtype != torch.bfloat16 for weight in weights):
+        return None
+    return None if kernels.available().variant == "torch" else KernelDecoder(decoder)
+
+
+def _turn(cosine_TP: Tensor, sine_TP: Tensor) -> Tensor:
+    """Unit complex numbers (T, 1, R / 2)."""
+    return torch.complex(cosine_TP, sine_TP)[:, None]
+
+
+class _Norm:
+    def __init__(self, norm: RMSNorm) -> None:
+        self._weight, self._eps = norm.weight.detach().float(), norm.eps
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, self._weight.shape, self._weight, self._eps)
+
+
+class _KernelLayer:
+    def __init__(self, layer: DecoderLayer) -> None:
+        self._attention_norm, self._ffn_norm = _Norm(layer.attention_norm), _Norm(layer.ffn_norm)
+        self._attention = _KernelAttention(layer.attention)
+        ffn = layer.ffn
+        self._ffn = _KernelMixture(ffn) if isinstance(ffn, MixtureOfExperts) else _one_network(ffn)
+
+    def __call__(self, x_TD: Tensor, turn: Tensor, number: int, contexts: RowContexts) -> Tensor:
+        x_TD = x_TD + self._attention(self._attention_norm(x_TD), turn, number, contexts)
+        return x_TD + self._ffn(self._ffn_norm(x_TD))
+
+
+class _KernelAttention:
+    def __init__(self, attention: MultiHeadLatentAttention) -> None:
+        config = attention.config
+        self._heads, self._nope, self._rank = config.num_attention_heads, config.qk_nope_head_dim, config.kv_lora_rank
+        self._scale = attention.scale
+        self._key_norm = _Norm(attention.kv_a_norm)
+        down = [attention.kv_a_proj.weight]
+        self._query_norm = self._query_up = None
+        if config.q_lora_rank is None:
+            down.insert(0, attention.q_proj.weight)
+        else:
+            down.insert(0, attention.q_a_proj.weight)
+            self._query_norm = _Norm(attention.q_a_norm)
+            self._query_up = kernels.PackedLinear.from_bf16(attention.q_b_proj.weight)
+        self._split = [weight.shape[0] for weight in down]
+        # The two products that read the layer's input are one.
+        self._down = kernels.PackedLinear.from_bf16(torch.cat(down))
+        key_up_HNC, value_up_HVC = attention.kv_b_proj.weight.unflatten(0, (self._heads, -1)).split(
+            (config.qk_nope_head_dim, config.v_head_dim), dim=1
+        )
+        self._key_up = kernels.PackedHeads.from_bf16(key_up_HNC.mT)
+        self._value_up = kernels.PackedHeads.from_bf16(value_up_HVC)
+        self._out = kernels.PackedLinear.from_bf16(attention.o_proj.weight)
+
+    def __call__(self, x_TD: Tensor, turn: Tensor, number: int, contexts: RowContexts) -> Tensor:
+        query_TQ, latent_TB = self._down(x_TD).split(self._split, dim=-1)
+        if self._query_norm is not None and self._query_up is not None:
+            query_TQ = self._query_up(self._query_norm(query_TQ))
+        query_THQ = query_TQ.unflatten(-1, (self._heads, -1))
+        rotated_THR = _rotate(query_THQ[..., self._nope :], turn)
+        row_TB = torch.cat((self._key_norm(latent_TB[:, : self._rank]), self._rotated_key(latent_TB, turn)), dim=-1)
+        stored = contexts.cache.latents[number]
+        stored.index_copy_(0, contexts.slots_T, row_TB.to(stored.dtype))
+        query_THB = torch.cat((self._key_up(query_THQ[..., : self._nope]), rotated_THR), dim=-1)
+        values_THV = self._value_up(contexts.attend(number, query_THB, self._scale))
+        return self._out(values_THV.flatten(1))
+
+    def _rotated_key(self, latent_TB: Tensor, turn: Tensor) -> Tensor:
+        return _rotate(latent_TB[:, None, self._rank :], turn)[:, 0]
+
+
+def _rotate(x_THR: Tensor, turn_T1P: Tensor) -> Tensor:
+    pairs = torch.view_as_complex(x_THR.unflatten(-1, (-1, 2)))
+    return torch.view_as_real(pairs * turn_T1P).flatten(-2)
+
+
+class _KernelMixture:
+    def __init__(self, mixture: MixtureOfExperts) -> None:
+        router = mixture.router
+        self._router_DE = router.weight.detach().float().T.contiguous()
+        self._bias_E = router.selection_bias
+        self._experts_per_token, self._scaling = router.experts_per_token, router.scaling_factor
+        shared = mixture.shared_experts
+        self._mixture = kernels.PackedMixture(_networks(mixture.experts), None if shared is None else _one(shared))
+
+    def __call__(self, x_TD: Tensor) -> Tensor:
+        scores_TE = (x_TD @ self._router_DE).sigmoid_()
+        experts_TK = (scores_TE + self._bias_E).topk(self._experts_per_token, dim=-1, sorted=False).indices
+        weights_TK = scores_TE.gather(-1, experts_TK)
+        weights_TK = weights_TK * (self._scaling / (weights_TK.sum(-1, keepdim=True) + 1e-20))
+        return self._mixture(x_TD, weights_TK, experts_TK)
+
+
+def _networks(experts: torch.nn.Module) -> kernels.PackedNetworks:
+    if isinstance(experts, PackedExperts):
+        names = ("gate_up_packed", "gate_up_scale", "down_packed", "down_scale")
+        return kernels.PackedNetworks.from_int4(*(experts.get_buffer(name) for name in names))
+    assert isinstance(experts, GroupedExperts)
+    return kernels.PackedNetworks.from_bf16(experts.gate_up, experts.down)
+
+
+def _one(network: SwiGLU) -> kernels.PackedNetworks:
+    return kernels.PackedNetworks.from_bf16(network.gate_up[None], network.down[None])
+
+
+def _one_network(network: SwiGLU) -> kernels.PackedMixture:
+    return kernels.PackedMixture(None, _one(network))
