@@ -74,7 +74,12 @@ inline v16u nibble_pairs(v16u words, int j) {  // -8..7 as bf16; five index bits
       -0x3f60, -0x3f40, -0x3f20, -0x3f00);
   return (v16u)_mm512_permutexvar_epi16(_mm512_srli_epi16((__m512i)words, unsigned(4 * j)), table);
 }
+inline void store_bf16(void* to, v16f first, v16f second) {
+  const __m512bh both = _mm512_cvtne2ps_pbh((__m512)second, (__m512)first);
+  std::memcpy(to, &both, sizeof(both));
+}
 #else
+inline void store_bf16(void*, v16f, v16f) {}
 inline v16f dot_pairs(v16f sum, v16u, uint32_t) { return sum; }
 inline v16f dot_pairs(v16f sum, v16u, v16u) { return sum; }
 inline v16u nibble_pairs(v16u words, int) { return words; }
@@ -183,6 +188,22 @@ inline v16f fold(v16f a, v16f b) {
 #endif
 }
 
+template <int HALF>
+inline v16f swap_lanes(v16f a) {
+  v16f other;
+  for (int l = 0; l < LANES; ++l) other[l] = a[l ^ HALF];
+  return other;
+}
+
+inline float maximum(v16f a) {
+  auto with = [&](v16f b) { a = a > b ? a : b; };
+  with(swap_lanes<8>(a));
+  with(swap_lanes<4>(a));
+  with(swap_lanes<2>(a));
+  with(swap_lanes<1>(a));
+  return a[0];
+}
+
 inline v16f sums_of_16(v16f* v) {  // lane l: the sum of v[l]
   for (int i = 0; i < 8; ++i) v[i] = fold<8>(v[i], v[i + 8]);
   for (int i = 0; i < 4; ++i) v[i] = fold<4>(v[i], v[i + 4]);
@@ -195,9 +216,9 @@ template <bool DOT, class K>
 struct Reader {
   using V = std::conditional_t<DOT, v16u, v16f>;
   static constexpr int STEP = DOT ? 2 * LANES : LANES;  // values per vector
-  static V key(const K* from, int64_t left) {
+  static V key(const K* from, int64_t count = STEP) {  // zeros from `count` on
     using Raw = std::conditional_t<DOT, v16u, std::conditional_t<sizeof(K) == 4, v16f, v16h>>;
-    const Raw raw = left >= STEP ? load<Raw>(from) : load_part<Raw>(from, left * sizeof(K));
+    const Raw raw = count == STEP ? load<Raw>(from) : load_part<Raw>(from, count * sizeof(K));
     if constexpr (std::is_same_v<Raw, v16h>) return widen(raw);
     else return raw;
   }
@@ -212,21 +233,28 @@ void scores(const Attention& a, const K* const* keys, int count, float (*out)[KE
       v16f sums[16] = {};
       const Q* query[4];
       const K* key[4];
+#pragma GCC unroll 4
       for (int i = 0; i < 4; ++i) {
         query[i] = (const Q*)a.query + std::min(h + i, a.heads - 1) * a.query_stride;
         key[i] = keys[std::min(k + i, count - 1)];
       }
-      for (int64_t b = 0; b < a.width; b += R::STEP) {
+      const auto step = [&](int64_t b, auto... part) __attribute__((always_inline)) {
         typename R::V loaded[4];
-        for (int i = 0; i < 4; ++i) loaded[i] = R::key(key[i] + b, a.width - b);
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; ++i) loaded[i] = R::key(key[i] + b, part...);
+#pragma GCC unroll 4
         for (int i = 0; i < 4; ++i) {
-          const auto asked = Reader<DOT, Q>::key(query[i] + b, a.width - b);
+          const auto asked = Reader<DOT, Q>::key(query[i] + b, part...);
+#pragma GCC unroll 4
           for (int j = 0; j < 4; ++j) {
             if constexpr (DOT) sums[4 * i + j] = dot_pairs(sums[4 * i + j], asked, loaded[j]);
             else sums[4 * i + j] += asked * loaded[j];
           }
         }
-      }
+      };
+      int64_t b = 0;
+      for (; b + R::STEP <= a.width; b += R::STEP) step(b);
+      if (b < a.width) step(b, a.width - b);
       const v16f all = sums_of_16(sums) * a.scale;
       for (int i = 0; i < 4 && h + i < a.heads; ++i)
         for (int j = 0; j < 4 && k + j < count; ++j) out[h + i][k + j] = all[4 * i + j];
@@ -240,9 +268,11 @@ void weighted_rows(const Attention& a, const K* const* keys, int count, int firs
   constexpr int STEP = DOT ? 2 * LANES : LANES, PARTS = DOT ? 2 : 1;
   for (int64_t c = 0; c < a.values; c += STEP) {
     v16f sum[HEADS][PARTS];
+#pragma GCC unroll 8
     for (int h = 0; h < HEADS; ++h)
+#pragma GCC unroll 2
       for (int p = 0; p < PARTS; ++p) sum[h][p] = load<v16f>(out + (first + h) * ld + c + p * LANES);
-    const int64_t left = a.width - c;
+    const int64_t left = std::min<int64_t>(STEP, a.width - c);
     if constexpr (DOT) {
 #if defined(__AVX512BF16__)
       v16u lanes;
@@ -253,17 +283,22 @@ void weighted_rows(const Attention& a, const K* const* keys, int count, int firs
         const __m512i two = (__m512i)Reader<true, K>::key(keys[std::min(k + 1, count - 1)] + c, left);
         const v16u part[2] = {(v16u)_mm512_permutex2var_epi16(one, low, two),
                               (v16u)_mm512_permutex2var_epi16(one, high, two)};
+#pragma GCC unroll 8
         for (int h = 0; h < HEADS; ++h)
+#pragma GCC unroll 2
           for (int p = 0; p < 2; ++p) sum[h][p] = dot_pairs(sum[h][p], part[p], pairs[first + h][k / 2]);
       }
 #endif
     } else {
       for (int k = 0; k < count; ++k) {
         const v16f row = Reader<false, K>::key(keys[k] + c, left);
+#pragma GCC unroll 8
         for (int h = 0; h < HEADS; ++h) sum[h][0] += row * weights[first + h][k];
       }
     }
+#pragma GCC unroll 8
     for (int h = 0; h < HEADS; ++h)
+#pragma GCC unroll 2
       for (int p = 0; p < PARTS; ++p) store(out + (first + h) * ld + c + p * LANES, sum[h][p]);
   }
 }
@@ -275,7 +310,8 @@ void attend_rows(const Attention& a) {
   const int64_t ld = a.mix_stride;
   float* mix = a.mix;
   std::memset(mix, 0, HEAD_GROUP * ld * sizeof(float));
-  float largest[HEAD_GROUP], total[HEAD_GROUP] = {};
+  float largest[HEAD_GROUP];
+  v16f total[HEAD_GROUP] = {};
   for (float& value : largest) value = -INFINITY;
   alignas(64) float weights[HEAD_GROUP][KEY_BLOCK] = {};
   alignas(64) uint32_t pairs[HEAD_GROUP][KEY_BLOCK / 2] = {};
@@ -294,32 +330,32 @@ void attend_rows(const Attention& a) {
         const v16f next = load<v16f>(weights[h] + k);
         most = most > next ? most : next;
       }
-      float peak = largest[h];
-      for (int l = 0; l < LANES; ++l) peak = std::max(peak, most[l]);
+      const float peak = std::max(largest[h], maximum(most));
       if (peak > largest[h]) {
         const float shrink = largest[h] == -INFINITY ? 0.0f : std::exp(largest[h] - peak);
         for (int64_t c = 0; c < ld; c += LANES) store(mix + h * ld + c, load<v16f>(mix + h * ld + c) * shrink);
-        total[h] *= shrink;
+        total[h] = total[h] * shrink;
         largest[h] = peak;
       }
-      v16f sum{};
       for (int k = 0; k < KEY_BLOCK; k += LANES) {
         const v16f raw = load<v16f>(weights[h] + k);
         const v16f weight = raw == -INFINITY ? v16f{} : exponential(raw - peak);
-        sum += weight;
+        total[h] += weight;
         store(weights[h] + k, weight);
       }
-      for (int l = 0; l < LANES; ++l) total[h] += sum[l];
       if constexpr (DOT)
-        for (int k = 0; k < KEY_BLOCK; k += 2)
-          pairs[h][k / 2] = narrow(weights[h][k]) | uint32_t(narrow(weights[h][k + 1])) << 16;
+        for (int k = 0; k < KEY_BLOCK; k += 2 * LANES)
+          store_bf16(&pairs[h][k / 2], load<v16f>(weights[h] + k), load<v16f>(weights[h] + k + LANES));
     }
     const bool eight = MANY_REGISTERS && a.heads > 4;
     for (int h = 0; h < a.heads; h += eight ? 8 : 4)
       (eight ? weighted_rows<DOT, K, 8> : weighted_rows<DOT, K, 4>)(a, keys, count, h, weights, pairs, mix, ld);
   }
-  for (int h = 0; h < a.heads; ++h)
-    for (int64_t c = 0; c < a.values; ++c) a.out[h * a.values + c] = a.context > 0 ? mix[h * ld + c] / total[h] : 0.0f;
+  for (int h = 0; h < a.heads; ++h) {
+    float sum = 0;
+    for (int l = 0; l < LANES; ++l) sum += total[h][l];
+    for (int64_t c = 0; c < a.values; ++c) a.out[h * a.values + c] = a.context > 0 ? mix[h * ld + c] / sum : 0.0f;
+  }
 }
 
 void attend(const Attention& a) {

@@ -2,6 +2,8 @@
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/from_blob.h>
+#include <sys/mman.h>
 #include <torch/library.h>
 
 #include <atomic>
@@ -60,6 +62,20 @@ void for_items(int64_t count, int64_t bytes_and_products, const F& run) {
     for (int64_t worker = begin; worker < end; ++worker)
       for (int64_t item; (item = next++) < count;) run(item);
   });
+}
+
+// Uninitialised bytes (uint8) on huge pages where the system grants them: with small ones, decode waits for page tables.
+Tensor huge_empty(int64_t bytes) {
+  constexpr int64_t PAGE = 2 << 20;
+  const int64_t mapped = (bytes + 2 * PAGE - 1) / PAGE * PAGE;
+  void* start = mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  TORCH_CHECK(start != MAP_FAILED, "out of memory: cannot map ", mapped, " bytes");
+  void* aligned = (void*)(((uintptr_t)start + PAGE - 1) / PAGE * PAGE);
+#if defined(MADV_HUGEPAGE)
+  madvise(aligned, mapped - PAGE, MADV_HUGEPAGE);
+#endif
+  return at::from_blob(aligned, {bytes}, [start, mapped](void*) { munmap(start, mapped); },
+                       at::TensorOptions().dtype(at::kByte));
 }
 
 bool is_bf16(const Tensor& x) { return x.scalar_type() == at::kBFloat16; }
@@ -332,6 +348,7 @@ Tensor latent_attention(const Tensor& query, const Tensor& cache, const Tensor& 
 TORCH_LIBRARY(k25_kernels, m) {
   m.def("variants() -> str[]", k25::variants);
   m.def("choose(str name) -> ()", k25::choose);
+  m.def("huge_empty(int bytes) -> Tensor", k25::huge_empty);
   m.def("linear(Tensor x, Tensor packed, Tensor? scale, int outputs) -> Tensor");
   m.def("stacked_linear(Tensor x, Tensor packed, Tensor? scale, int outputs) -> Tensor");
   m.def("mixture(Tensor x, Tensor weights, Tensor experts, Tensor[] routed, Tensor[] shared) -> Tensor");

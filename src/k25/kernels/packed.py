@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from k25.errors import InputError
-from k25.kernels import reference
+from k25.kernels import memory, reference
 from k25.kernels.variants import compiled
 
 _LANES = 16
@@ -43,8 +43,8 @@ class PackedStack:
         if not compiled():
             return cls(outputs, inputs, weight=weight_SOI.detach())
         padded = F.pad(weight_SOI.detach(), (0, -inputs % _LANES, 0, -outputs % _LANES))
-        blocks = padded.unflatten(1, (-1, _LANES)).unflatten(-1, (-1, 2)).transpose(2, 3).contiguous()
-        return cls(outputs, inputs, words=blocks.view(torch.int32).squeeze(-1))
+        pairs = padded.contiguous().view(torch.int32)
+        return cls(outputs, inputs, words=_blocks(pairs))
 
     @classmethod
     def from_int4(cls, words_SOW: Tensor, scale_SOG: Tensor) -> Self:
@@ -65,8 +65,7 @@ class PackedStack:
             nibble = (words_SOW >> 4 * column) & 15
             mixed |= nibble << (4 * (column // 2) + 16 * (column % 2))
         words, scale = (F.pad(part, (0, 0, 0, -outputs % _LANES)) for part in (mixed, scale_SOG))
-        words, scale = (part.unflatten(1, (-1, _LANES)).transpose(2, 3).contiguous() for part in (words, scale))
-        return cls(outputs, inputs, words=words, scale=scale)
+        return cls(outputs, inputs, words=_blocks(words), scale=_blocks(scale))
 
     @property
     def is_compiled(self) -> bool:
@@ -95,6 +94,12 @@ class PackedStack:
         assert self.words is not None
         assert self.scale is not None
         return reference.unpack_int4(self.words[matrices], self.scale[matrices]).to(dtype)
+
+
+def _blocks(rows_SOX: Tensor) -> Tensor:
+    """(S, O, X) -> (S, O / 16, X, 16), on huge pages."""
+    blocks = rows_SOX.unflatten(1, (-1, _LANES)).transpose(2, 3)
+    return memory.empty(blocks.shape, blocks.dtype).copy_(blocks)
 
 
 class PackedLinear:
