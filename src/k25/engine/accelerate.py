@@ -9,7 +9,6 @@ Shape suffixes: T rows, D hidden, H heads, N nope width, R rotated width, C kv_l
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from k25 import kernels
@@ -19,7 +18,7 @@ from k25.model.decoder import Decoder, DecoderLayer
 from k25.model.experts import GroupedExperts, PackedExperts, SwiGLU
 from k25.model.mixture import MixtureOfExperts
 from k25.model.normalisation import RMSNorm
-from k25.model.rotary import rotary_table
+from k25.model.rotary import rotary_table, rotate
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ class KernelDecoder:
 
     def hidden(self, embeddings_TD: Tensor, positions_T: Tensor, contexts: RowContexts) -> Tensor:
         """Final-norm hidden states (T, D) float32."""
-        turn = _turn(*rotary_table(self._config, positions_T))
+        turn = rotary_table(self._config, positions_T)
         hidden_TD = embeddings_TD.float()
         for number, layer in enumerate(self._layers):
             hidden_TD = layer(hidden_TD, turn, number, contexts)
@@ -73,17 +72,14 @@ def kernel_decoder(decoder: Decoder) -> KernelDecoder | None:
     return None if kernels.available().variant == "torch" else KernelDecoder(decoder)
 
 
-def _turn(cosine_TP: Tensor, sine_TP: Tensor) -> Tensor:
-    """Unit complex numbers (T, 1, R / 2)."""
-    return torch.complex(cosine_TP, sine_TP)[:, None]
-
-
 class _Norm:
     def __init__(self, norm: RMSNorm) -> None:
         self._weight, self._eps = norm.weight.detach().float(), norm.eps
 
     def __call__(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x, self._weight.shape, self._weight, self._eps)
+        # As single operations this takes half the time of torch's rms_norm on a few rows.
+        mean_square = torch.linalg.vecdot(x, x).div_(x.shape[-1])
+        return x * mean_square.add_(self._eps).rsqrt_()[..., None] * self._weight
 
 
 class _KernelLayer:
@@ -127,21 +123,15 @@ class _KernelAttention:
         if self._query_norm is not None and self._query_up is not None:
             query_TQ = self._query_up(self._query_norm(query_TQ))
         query_THQ = query_TQ.unflatten(-1, (self._heads, -1))
-        rotated_THR = _rotate(query_THQ[..., self._nope :], turn)
-        row_TB = torch.cat((self._key_norm(latent_TB[:, : self._rank]), self._rotated_key(latent_TB, turn)), dim=-1)
+        rotated_THR = rotate(query_THQ[..., self._nope :], turn)
+        row_TB = torch.cat(
+            (self._key_norm(latent_TB[:, : self._rank]), rotate(latent_TB[:, self._rank :], turn)), dim=-1
+        )
         stored = contexts.cache.latents[number]
         stored.index_copy_(0, contexts.slots_T, row_TB.to(stored.dtype))
         query_THB = torch.cat((self._key_up(query_THQ[..., : self._nope]), rotated_THR), dim=-1)
         values_THV = self._value_up(contexts.attend(number, query_THB, self._scale))
         return self._out(values_THV.flatten(1))
-
-    def _rotated_key(self, latent_TB: Tensor, turn: Tensor) -> Tensor:
-        return _rotate(latent_TB[:, None, self._rank :], turn)[:, 0]
-
-
-def _rotate(x_THR: Tensor, turn_T1P: Tensor) -> Tensor:
-    pairs = torch.view_as_complex(x_THR.unflatten(-1, (-1, 2)))
-    return torch.view_as_real(pairs * turn_T1P).flatten(-2)
 
 
 class _KernelMixture:
