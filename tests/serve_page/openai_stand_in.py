@@ -86,6 +86,7 @@ class StandIn:
         self.url = ""
         self.models = ["kimi-k2.5"]
         self.key: str | None = None
+        self.seconds_per_delta = 0.002
         self.bodies: list[dict] = []
         self.headers: list[dict[str, str]] = []
         self.aborted = threading.Event()
@@ -127,7 +128,7 @@ class StandIn:
             for step in script:
                 if isinstance(step, Delta):
                     yield _event({"choices": [{"index": 0, "delta": step.delta, "finish_reason": None}]})
-                    await asyncio.sleep(0.002)
+                    await asyncio.sleep(self.seconds_per_delta)
                 elif isinstance(step, Pause):
                     await asyncio.sleep(step.seconds)
                 elif isinstance(step, Raw):
