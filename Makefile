@@ -26,11 +26,11 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $@
 
-# Resolve the newest versions that pyproject.toml allows; torch is named first so that its build stays the pinned one.
+# Resolve the newest versions that pyproject.toml allows, around the pinned torch.
 lock:
 	rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock
 	.venv-lock/bin/python -m pip install --quiet torch==2.13.0
-	.venv-lock/bin/python -m pip install --quiet ".[all,dev]"
+	.venv-lock/bin/python -m pip install --quiet torch==2.13.0 ".[all,dev]"
 	.venv-lock/bin/python -m pip freeze --exclude k25 | sed -e 's/^torch==.*/torch==2.13.0/' > requirements.lock
 	rm -rf .venv-lock
 

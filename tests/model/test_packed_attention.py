@@ -57,13 +57,21 @@ def test_new_tokens_see_their_whole_cached_context():
     torch.testing.assert_close(ours, torch.cat([naive(*part, True) for part in parts]))
 
 
-def test_the_formula_for_devices_without_a_flash_kernel_is_the_same_attention(monkeypatch):
+@pytest.mark.parametrize("causal", [True, False])
+def test_the_formula_for_devices_without_a_flash_kernel_is_the_same_attention(causal, monkeypatch):
     lengths = [5, 130, 130]
     segments = Segments.from_lengths(lengths)
     inputs = random_inputs(sum(lengths), sum(lengths), torch.float32)
-    by_kernel = packed_attention(*inputs, segments, scale=SCALE, causal=True)
+    grad = torch.randn(sum(lengths), 3, 16)
+
+    def attention_and_gradients():
+        out = packed_attention(*inputs, segments, scale=SCALE, causal=causal)
+        return out, *torch.autograd.grad(out, inputs, grad)
+
+    by_kernel = attention_and_gradients()
     monkeypatch.setattr("k25.model.packed_attention._has_flash_kernel", lambda _: False)
-    torch.testing.assert_close(packed_attention(*inputs, segments, scale=SCALE, causal=True), by_kernel)
+    for formula, kernel in zip(attention_and_gradients(), by_kernel, strict=True):
+        torch.testing.assert_close(formula, kernel)
 
 
 def test_measured_maximum_is_the_largest_visible_logit_of_each_head():

@@ -20,6 +20,8 @@ for name, summary in {
     "plan": "Say whether a model fits on given devices, for serving and for training.",
     "render": "Print the exact prompt that a conversation becomes.",
     "tokens": "Count the tokens of texts, images and videos.",
+    "serve": "Serve a checkpoint or a preset behind an OpenAI-compatible API.",
+    "chat": "Chat in the terminal with a server or a local checkpoint.",
 }.items():
     app.command(f"k25.cli.{name}:main", name=name, help=summary)
 

@@ -19,8 +19,7 @@ from torch import Tensor
 from k25.model.precision import at_least_float32
 
 _QUERY_BLOCK = 256
-_CAUSAL_BLOCK = 128  # skips most of the hidden half
-_SCORES_AT_ONCE = 1 << 20
+_BACKWARD_BLOCK = 128
 
 
 @dataclass(frozen=True)
@@ -150,15 +149,13 @@ def _attend_backward(
     scale: float,
     causal: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    inputs = query, key, value
     gradients = torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
-    correction = (grad * out).sum(-1, dtype=log_sum.dtype)
     for run in _runs(cu_seqlens, cu_seqlens):
-        q, k, v, g = (run.queries(part).flatten(0, 1) for part in (*inputs, grad))
-        s, c = (run.queries(part).flatten(0, 1) for part in (log_sum, correction))
-        for target, part in zip(gradients, _backward_run(q, k, v, g, s, c, scale, causal), strict=True):
-            view = run.queries(target)
-            view.copy_(part.view(view.shape))
+        by_kernel = _has_flash_kernel(query) and (run.segments == 1 or not causal)
+        backward = _backward_by_kernel if by_kernel else _backward_in_blocks
+        q, k, v, g, o, s = (run.queries(part) for part in (query, key, value, grad, out, log_sum))
+        for target, part in zip(gradients, backward(q, k, v, g, o, s, scale, causal), strict=True):
+            run.queries(target).copy_(part)
     return gradients
 
 
@@ -263,26 +260,36 @@ def _forward_run(q: Tensor, k: Tensor, v: Tensor, scale: float, causal: bool) ->
     return (scores - log_sum[..., None]).exp().to(v.dtype) @ v, log_sum
 
 
-def _backward_run(
-    q: Tensor, k: Tensor, v: Tensor, grad: Tensor, log_sum: Tensor, correction: Tensor, scale: float, causal: bool
+def _backward_by_kernel(
+    q: Tensor, k: Tensor, v: Tensor, grad: Tensor, out: Tensor, log_sum: Tensor, scale: float, causal: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of q, k, v (G, L, ...) from the saved log-sums, a block of queries at a time.
+    padding = (0, q.shape[-1] - v.shape[-1])
+    v_wide, grad_wide, out_wide = (F.pad(part, padding) for part in (v, grad, out))
+    kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+    grad_q, grad_k, grad_v = kernel(grad_wide, q, k, v_wide, out_wide, log_sum, 0.0, causal, scale=scale)
+    return grad_q, grad_k, grad_v[..., : v.shape[-1]]
 
-    The recurrence is that of FlashAttention-2 (arXiv 2307.08691, 2.3); as plain matrix products it outruns torch's CPU
-    kernel (docs/notes/attention-backward.md).
+
+def _backward_in_blocks(
+    q: Tensor, k: Tensor, v: Tensor, grad: Tensor, out: Tensor, log_sum: Tensor, scale: float, causal: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of q, k, v (G, H, L, ...) from the saved log-sums, a block of queries at a time.
+
+    The recurrence is that of FlashAttention-2 (arXiv 2307.08691, 2.3). As plain matrix products it outruns torch's CPU
+    kernel where several causal segments make a batch (docs/notes/attention-backward.md).
     """
     grad_q = torch.empty_like(q)
     grad_k, grad_v = torch.zeros_like(k, dtype=log_sum.dtype), torch.zeros_like(v, dtype=log_sum.dtype)
-    block = _CAUSAL_BLOCK if causal else max(_SCORES_AT_ONCE // (q.shape[0] * k.shape[1]), 1)
-    for first in range(0, q.shape[1], block):
-        rows = slice(first, min(first + block, q.shape[1]))
-        seen = slice(0, rows.stop if causal else k.shape[1])
-        weights = torch.add(-log_sum[:, rows, None], q[:, rows] @ k[:, seen].mT, alpha=scale).exp_()
+    correction = (grad * out).sum(-1, dtype=log_sum.dtype)
+    for first in range(0, q.shape[2], _BACKWARD_BLOCK):
+        rows = slice(first, min(first + _BACKWARD_BLOCK, q.shape[2]))
+        seen = slice(0, rows.stop if causal else k.shape[2])
+        weights = torch.add(-log_sum[:, :, rows, None], q[:, :, rows] @ k[:, :, seen].mT, alpha=scale).exp_()
         if causal:
-            weights[:, :, first:].tril_()
-        grad_v[:, seen] += weights.to(v.dtype).mT @ grad[:, rows]
-        grad_weights = (grad[:, rows] @ v[:, seen].mT).to(weights.dtype)
-        grad_scores = grad_weights.sub_(correction[:, rows, None]).mul_(weights).mul_(scale).to(q.dtype)
-        grad_q[:, rows] = grad_scores @ k[:, seen]
-        grad_k[:, seen] += grad_scores.mT @ q[:, rows]
+            weights[..., first:].tril_()
+        grad_v[:, :, seen] += weights.to(v.dtype).mT @ grad[:, :, rows]
+        grad_weights = (grad[:, :, rows] @ v[:, :, seen].mT).to(weights.dtype)
+        grad_scores = grad_weights.sub_(correction[:, :, rows, None]).mul_(weights).mul_(scale).to(q.dtype)
+        grad_q[:, :, rows] = grad_scores @ k[:, :, seen]
+        grad_k[:, :, seen] += grad_scores.mT @ q[:, :, rows]
     return grad_q, grad_k, grad_v
