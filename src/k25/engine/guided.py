@@ -99,7 +99,8 @@ class GrammarGuide:
 
     def _keep_only_closing(self, bits: "np.typing.NDArray[np.uint8]") -> None:
         vocabulary = self._vocabulary
-        in_string = vocabulary.closing_string and _is_set(bits, vocabulary.closing_string[-1])
+        thinking = _is_set(bits, vocabulary.think_end)
+        in_string = not thinking and vocabulary.closing_string and _is_set(bits, vocabulary.closing_string[-1])
         for token in vocabulary.closing_string if in_string else vocabulary.closing:
             if _is_set(bits, token):
                 bits[:] = 0
@@ -203,6 +204,7 @@ class _Prepared:
             [single_bytes[bytes([value])] for value in values if bytes([value]) in single_bytes]
             for values in (_CLOSING, _CLOSING_STRING)
         )
+        self.think_end = markers.think_end
         self.closing = [*vocabulary.stop_ids, markers.calls_end, markers.call_end, markers.think_end, *closing]
         self.structure_ids = [markers.calls_begin, markers.call_begin, markers.think_end]
 
