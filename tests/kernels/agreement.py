@@ -20,3 +20,8 @@ def assert_close(result: Tensor, exact: Tensor, magnitude: Tensor, *, roundings_
     error = (result.double() - exact).abs()
     worst = (error / allowed).max() if error.numel() else torch.zeros(())
     assert worst <= 1, f"error {error.max():.3g} is {worst:.2f} times what rounding explains"
+
+
+def rounds_activations(variant: str) -> bool:
+    """Whether float32 activations are rounded to bf16 when they enter a product."""
+    return variant == "avx512_bf16"

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from agreement import BF16_ROUNDING
+from agreement import BF16_ROUNDING, rounds_activations
 
 from k25 import kernels
 
@@ -63,7 +63,9 @@ def test_a_float32_query_reads_a_bf16_cache(variant, generator):
     query, cache, tables, lengths = _case(generator, 4, 80, 16, [33, 90], torch.bfloat16)
     exact, magnitude = _exact(query, cache, tables, lengths, 64, 0.1)
     result = kernels.latent_attention(query.float(), cache, tables, lengths, 64, 0.1)
-    assert ((result.double() - exact).abs() <= 1e-5 * magnitude + 1e-6).all()
+    # The scores are at most about 6: rounding the query moves a weight by that many roundings; weights are rounded too.
+    bound = 13 * BF16_ROUNDING if rounds_activations(variant) else 1e-5
+    assert ((result.double() - exact).abs() <= bound * magnitude + 1e-6).all()
 
 
 def test_large_scores_neither_overflow_nor_vanish(variant, generator):

@@ -14,15 +14,25 @@
     y_TD = mixture(x_TD, weights_TK, experts_TK)                      # a dense layer: mixture(x_TD)
     out_THC = kernels.latent_attention(query_THB, cache, tables_TP, lengths_T, kv_lora_rank, scale)
 
-Weights are bfloat16, or INT4 in the release's layout; activations bfloat16 or float32. A result row is the same bits
-whichever rows are computed with it. There are no gradients. The kernels are compiled on first use (about 15 s, kept in
+    normed = kernels.rms_norm(x_TD, gain, eps); kernels.add_rms_norm(x_TD, delta, gain, eps)      # float32
+    weights, experts = kernels.route(logits_TE, bias_E, experts_per_token, scaling)
+    absorbed = up(query_THN, spare=R)                                 # room for the rotated part of the query
+    kernels.rotate_and_store(absorbed, query_THQ, latent_TB, gain_C, eps, rotations, cache_SB, slots_T)
+    kernels.empty(shape, dtype)                                       # memory on huge pages, for a cache
+
+Weights are bfloat16, or INT4 in the release's layout; activations bfloat16 or float32, and results in their dtype. Sums
+are float32. Where the CPU multiplies bfloat16 (variant avx512_bf16), float32 activations are rounded to it on entering
+a product, and queries where the cache is bfloat16. A result row is the same bits whichever rows are computed with it.
+There are no gradients. The kernels are compiled on first use (about 15 s, kept in
 the user's cache); `python -m k25.kernels` does it ahead of time. Without a compiler everything runs on torch, and the
 reason is logged once. `use(variant)` forces an instruction set, or "torch".
 """
 
 from k25.kernels.attention import latent_attention
+from k25.kernels.memory import empty
 from k25.kernels.mixture import PackedMixture, PackedNetworks
 from k25.kernels.packed import PackedHeads, PackedLinear, PackedStack
+from k25.kernels.steps import add_rms_norm, rms_norm, rotate_and_store, route
 from k25.kernels.variants import Availability, available, use
 
 __all__ = [
@@ -32,7 +42,12 @@ __all__ = [
     "PackedMixture",
     "PackedNetworks",
     "PackedStack",
+    "add_rms_norm",
     "available",
+    "empty",
     "latent_attention",
+    "rms_norm",
+    "rotate_and_store",
+    "route",
     "use",
 ]

@@ -18,5 +18,6 @@ def latent_attention(
     one sequence are several rows with the same table and growing lengths.
     """
     if compiled():
-        return torch.ops.k25_kernels.latent_attention(query_THB, cache, tables_TP, lengths_T, kv_lora_rank, scale)
+        operator = torch.ops.k25_kernels.latent_attention.default
+        return operator(query_THB, cache, tables_TP, lengths_T, kv_lora_rank, scale)
     return reference.latent_attention(query_THB, cache, tables_TP, lengths_T, kv_lora_rank, scale)

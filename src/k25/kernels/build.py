@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-SOURCES = ("inner.h", "inner.cpp", "operators.cpp")
+SOURCES = ("inner.h", "inner.cpp", "operators.h", "operators.cpp", "decode.cpp")
 _AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mfma"]
 _VARIANT_FLAGS = {
     "portable": [],
@@ -93,13 +93,15 @@ def _compile_into(library: Path, compiler: str, sources: dict[str, bytes]) -> No
             Path(work, name).write_bytes(text)
         abi = f"-D_GLIBCXX_USE_CXX11_ABI={int(torch._C._GLIBCXX_USE_CXX11_ABI)}"
         headers = ["-fopenmp", abi, "-I", str(torch_folder / "include")]
-        commands = [[compiler, *_FLAGS, *headers, "-c", "operators.cpp", "-o", "operators.o"]]
+        commands = [
+            [compiler, *_FLAGS, *headers, "-c", f"{name}.cpp", "-o", f"{name}.o"] for name in ("operators", "decode")
+        ]
         for name in variants:
             define = f"-DK25_VARIANT={name}"
             commands.append([compiler, *_FLAGS, *_VARIANT_FLAGS[name], define, "-c", "inner.cpp", "-o", f"{name}.o"])
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             list(pool.map(lambda command: _run(command, work), commands))
-        objects = ["operators.o", *(f"{name}.o" for name in variants)]
+        objects = ["operators.o", "decode.o", *(f"{name}.o" for name in variants)]
         libraries = ["-L", str(torch_folder / "lib"), "-ltorch_cpu", "-lc10"]
         _run([compiler, "-shared", "-o", library.name, *objects, *libraries], work)
         made = Path(work, library.name)

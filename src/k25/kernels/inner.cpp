@@ -41,6 +41,7 @@ inline V load(const void* from) {
 }
 template <class V>
 inline V load_part(const void* from, size_t bytes) {
+  if (bytes == sizeof(V)) return load<V>(from);
   V value{};
   std::memcpy(&value, from, bytes);
   return value;
@@ -48,6 +49,16 @@ inline V load_part(const void* from, size_t bytes) {
 inline void store(float* to, v16f value) { std::memcpy(to, &value, sizeof(value)); }
 inline v16f splat(float value) { return v16f{} + value; }
 inline v16f widen(v16h value) { return (v16f)(__builtin_convertvector(value, v16u) << 16); }
+inline v16h narrow(v16f value) {  // to nearest, ties to even
+  const v16u bits = (v16u)value, rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+  return __builtin_convertvector(value == value ? rounded : v16u{} + 0x7fc0, v16h);
+}
+
+// run(first, lanes) over `count` values: whole vectors, then what is left.
+template <class F>
+inline void for_vectors(int64_t count, const F& run) {
+  for (int64_t i = 0; i < count; i += LANES) run(i, std::min<int64_t>(LANES, count - i));
+}
 
 // exp to about 1e-7 relative on -87..88; beyond, the bound's value.
 inline v16f exponential(v16f x) {
@@ -158,10 +169,7 @@ void rows_tile(const Matrix& matrix, int64_t block, int blocks, const Rows& x, c
 }
 
 void product(const Matrix& matrix, int64_t block, int blocks, const Rows& x, const int32_t* index, int count, float* out) {
-  if (x.wide || !DOTS)
-    (matrix.scales ? rows_tile<true, true> : rows_tile<false, true>)(matrix, block, blocks, x, index, count, out);
-  else if constexpr (DOTS)
-    (matrix.scales ? rows_tile<true, false> : rows_tile<false, false>)(matrix, block, blocks, x, index, count, out);
+  (matrix.scales ? rows_tile<true, !DOTS> : rows_tile<false, !DOTS>)(matrix, block, blocks, x, index, count, out);
 }
 
 void swiglu(const float* gate, const float* up, int64_t count, float* out) {
@@ -360,15 +368,44 @@ void attend_rows(const Attention& a) {
 
 void attend(const Attention& a) {
   if (a.wide_cache) return attend_rows<false, float>(a);
-  if constexpr (DOTS)
-    if (!a.wide_query) return attend_rows<true, bf16>(a);
-  attend_rows<false, bf16>(a);
+  attend_rows<DOTS, bf16>(a);
+}
+
+// Root-mean-square normalisation: gain * x / sqrt(mean(x^2) + eps).
+void normalise(const float* x, const float* gain, int64_t count, float eps, float* out) {
+  v16f squares{};
+  for_vectors(count, [&](int64_t i, int64_t lanes) {
+    const v16f part = load_part<v16f>(x + i, lanes * sizeof(float));
+    squares += part * part;
+  });
+  float sum = 0;
+  for (int l = 0; l < LANES; ++l) sum += squares[l];
+  const float inverse = 1 / std::sqrt(sum / float(count) + eps);
+  for_vectors(count, [&](int64_t i, int64_t lanes) {
+    const v16f scaled = load_part<v16f>(x + i, lanes * sizeof(float)) * inverse * load_part<v16f>(gain + i, lanes * sizeof(float));
+    std::memcpy(out + i, &scaled, lanes * sizeof(float));
+  });
+}
+
+void to_bf16(const float* from, int64_t count, bf16* to) {
+  for_vectors(count, [&](int64_t i, int64_t lanes) {
+    const v16h part = narrow(load_part<v16f>(from + i, lanes * sizeof(float)));
+    std::memcpy(to + i, &part, lanes * sizeof(bf16));
+  });
+}
+
+void to_float(const bf16* from, int64_t count, float* to) {
+  for_vectors(count, [&](int64_t i, int64_t lanes) {
+    const v16f part = widen(load_part<v16h>(from + i, lanes * sizeof(bf16)));
+    std::memcpy(to + i, &part, lanes * sizeof(float));
+  });
 }
 
 }  // namespace
 
 #define K25_TEXT(name) #name
 #define K25_NAME(name) K25_TEXT(name)
-const Kernels K25_VARIANT = {K25_NAME(K25_VARIANT), DOTS, product, swiglu, attend};
+const Kernels K25_VARIANT = {K25_NAME(K25_VARIANT), DOTS, product, swiglu, attend, normalise,
+                             to_bf16, to_float};
 
 }  // namespace k25

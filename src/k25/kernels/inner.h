@@ -22,22 +22,21 @@ struct Matrix {
   int64_t inputs;      // padded
 };
 
-// Activations (rows, padded inputs): `wide` float, else bf16.
+// Activations (rows, padded inputs): bf16 where the kernels multiply bf16, else float.
 struct Rows {
   const void* data;
   int64_t stride;  // in values
-  bool wide;
 };
 
 // One query token and up to HEAD_GROUP of its heads over one sequence's cached rows.
 struct Attention {
-  const void* query;  // (heads, width): bf16 with dot products over bf16 rows, else float
+  const void* query;  // (heads, width): bf16 where the kernels multiply bf16 and the cache is bf16, else float
   int64_t query_stride;
   const void* cache;  // (pages, page_size, width)
   const int32_t* table;
   int64_t page_size, context, width, values;
   int heads;
-  bool wide_query, wide_cache;
+  bool wide_cache;  // float
   float scale;
   float* mix;  // scratch (HEAD_GROUP, mix_stride)
   int64_t mix_stride;  // values, padded to 32
@@ -46,27 +45,19 @@ struct Attention {
 
 struct Kernels {
   const char* name;
-  bool dots_bf16;  // false: activations must come as float
+  bool dots_bf16;  // multiplies bf16 by bf16; false: widens weights to float
   // out (count, 64) = rows[index] times `blocks` <= CHUNK blocks of the matrix from `block` on. count <= ROW_TILE.
   void (*product)(const Matrix&, int64_t block, int blocks, const Rows&, const int32_t* index, int count, float* out);
   void (*swiglu)(const float* gate, const float* up, int64_t count, float* out);  // count a multiple of LANES
   void (*attend)(const Attention&);
+  void (*normalise)(const float* x, const float* gain, int64_t count, float eps, float* out);
+  void (*to_bf16)(const float* from, int64_t count, bf16* to);
+  void (*to_float)(const bf16* from, int64_t count, float* to);
 };
 
 extern const Kernels portable;
 extern const Kernels avx2;
 extern const Kernels avx512;
 extern const Kernels avx512_bf16;
-
-inline float widen(bf16 value) {
-  union { uint32_t bits; float number; } cast{uint32_t(value) << 16};
-  return cast.number;
-}
-
-inline bf16 narrow(float value) {  // to nearest, ties to even
-  union { float number; uint32_t bits; } cast{value};
-  if (value != value) return 0x7fc0;
-  return bf16((cast.bits + 0x7fff + ((cast.bits >> 16) & 1)) >> 16);
-}
 
 }  // namespace k25

@@ -80,7 +80,7 @@ class PackedMixture:
         weights = self._no_weights if weights_TK is None else weights_TK
         experts = self._no_experts if experts_TK is None else experts_TK
         if self._compiled:
-            return torch.ops.k25_kernels.mixture(x_TD, weights, experts, self._routed, self._shared)
+            return torch.ops.k25_kernels.mixture.default(x_TD, weights, experts, self._routed, self._shared)
         return self._in_torch(x_TD, weights, experts)
 
     def _in_torch(self, x_TD: Tensor, weights_TK: Tensor, experts_TK: Tensor) -> Tensor:

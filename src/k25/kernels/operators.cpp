@@ -1,22 +1,16 @@
-// The operators torch sees: checks, scratch memory, work items over torch's own threads.
-#include <ATen/Parallel.h>
-#include <ATen/core/Tensor.h>
+// The operators torch sees: products, mixtures and attention as work items over torch's own threads.
+#include "operators.h"
+
 #include <ATen/ops/empty.h>
 #include <ATen/ops/from_blob.h>
 #include <sys/mman.h>
 #include <torch/library.h>
 
-#include <atomic>
-#include <cstring>
-#include <vector>
-
-#include "inner.h"
-
 namespace k25 {
-namespace {
 
-using at::Tensor;
-constexpr int64_t ITEM = CHUNK * LANES;  // outputs of one work item
+const Kernels* chosen = &portable;
+
+namespace {
 
 #if defined(__x86_64__)
 const std::vector<const Kernels*> VARIANTS = {&avx512_bf16, &avx512, &avx2, &portable};
@@ -32,7 +26,6 @@ bool runs_here(const Kernels* variant) {
 const std::vector<const Kernels*> VARIANTS = {&portable};
 bool runs_here(const Kernels*) { return true; }
 #endif
-const Kernels* chosen = &portable;
 
 std::vector<std::string> variants() {
   std::vector<std::string> names;
@@ -50,20 +43,6 @@ void choose(const std::string& name) {
   TORCH_CHECK(false, "no variant ", name, " runs here");
 }
 
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
-// Runs items 0..count - 1, each thread taking the next free one. A second thread costs about as much as reading a few
-// hundred kilobytes, so small work stays on the caller's.
-template <class F>
-void for_items(int64_t count, int64_t bytes_and_products, const F& run) {
-  const int64_t threads = bytes_and_products < 300'000 ? 1 : std::min<int64_t>(count, at::get_num_threads());
-  std::atomic<int64_t> next{0};
-  at::parallel_for(0, threads, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t worker = begin; worker < end; ++worker)
-      for (int64_t item; (item = next++) < count;) run(item);
-  });
-}
-
 // Uninitialised bytes (uint8) on huge pages where the system grants them: with small ones, decode waits for page tables.
 Tensor huge_empty(int64_t bytes) {
   constexpr int64_t PAGE = 2 << 20;
@@ -78,74 +57,18 @@ Tensor huge_empty(int64_t bytes) {
                        at::TensorOptions().dtype(at::kByte));
 }
 
-bool is_bf16(const Tensor& x) { return x.scalar_type() == at::kBFloat16; }
-void check_values(const Tensor& x, const char* what) {
-  TORCH_CHECK(is_bf16(x) || x.scalar_type() == at::kFloat, what, " must be bfloat16 or float32");
-}
-
-// A stack of packed matrices of one shape: see inner.h.
-struct Stack {
-  const uint32_t* words;
-  const bf16* scales = nullptr;
-  int64_t matrices, blocks, inputs;
-
-  Stack(const Tensor& packed, const std::optional<Tensor>& scale) {
-    TORCH_CHECK(packed.is_contiguous() && packed.dim() == 4 && packed.size(3) == LANES, "not a packed weight");
-    TORCH_CHECK(packed.scalar_type() == at::kInt, "packed weights are int32 words");
-    words = (const uint32_t*)packed.data_ptr();
-    matrices = packed.size(0), blocks = packed.size(1), inputs = packed.size(2) * (scale ? 8 : 2);
-    TORCH_CHECK(inputs % (scale ? 32 : 16) == 0, "packed inputs have the wrong multiple");
-    if (scale) {
-      TORCH_CHECK(scale->is_contiguous() && is_bf16(*scale) && scale->numel() == matrices * blocks * inputs / 32 * LANES,
-                  "scales do not fit the packed weight");
-      scales = (const bf16*)scale->data_ptr();
-    }
-  }
-  Matrix matrix(int64_t index) const {
-    return {words + index * blocks * bytes_per_block() / 4, scales ? scales + index * blocks * inputs / 32 * LANES : scales,
-            inputs};
-  }
-  int64_t bytes_per_block() const { return inputs * LANES * 2 / (scales ? 4 : 1); }
-};
-
-// Activations as the chosen kernels want them: float unless they multiply bf16, inputs padded with zeros.
-struct Activations {
-  std::vector<float> wide;
-  std::vector<bf16> half;
-  Rows rows;
-
-  // x: `count` rows of `inputs` values at x + row * stride.
-  Activations(const void* x, bool x_is_bf16, int64_t count, int64_t inputs, int64_t stride, int64_t padded) {
-    const bool as_wide = !x_is_bf16 || !chosen->dots_bf16;
-    if (as_wide == !x_is_bf16 && padded == inputs) {
-      rows = {x, stride, as_wide};
-      return;
-    }
-    if (as_wide) wide.resize(count * padded);
-    else half.resize(count * padded);
-    for (int64_t r = 0; r < count; ++r)
-      for (int64_t i = 0; i < inputs; ++i) {
-        if (!as_wide) half[r * padded + i] = ((const bf16*)x)[r * stride + i];
-        else wide[r * padded + i] = x_is_bf16 ? widen(((const bf16*)x)[r * stride + i]) : ((const float*)x)[r * stride + i];
-      }
-    rows = {as_wide ? (const void*)wide.data() : half.data(), padded, as_wide};
-  }
-};
-
-void write_row(const float* from, void* to, bool to_bf16, int64_t at, int64_t count) {
-  if (!to_bf16) std::memcpy((float*)to + at, from, count * sizeof(float));
-  else for (int64_t i = 0; i < count; ++i) ((bf16*)to)[at + i] = narrow(from[i]);
-}
-
 // x (T, S, I), its last axis dense -> (T, S, outputs): matrix s of the stack applied to x[:, s].
-Tensor stacked_linear(const Tensor& x, const Tensor& packed, const std::optional<Tensor>& scale, int64_t outputs) {
+// Each result has room for `spare` more columns, which are left unwritten.
+Tensor stacked_linear(const Tensor& x, const Tensor& packed, const std::optional<Tensor>& scale, int64_t outputs,
+                      int64_t spare) {
   const Stack stack(packed, scale);
   check_values(x, "x");
   const int64_t tokens = x.size(0), inputs = x.size(2);
   TORCH_CHECK(x.dim() == 3 && x.size(1) == stack.matrices && (inputs <= 1 || x.stride(2) == 1), "x does not fit the stack");
   TORCH_CHECK(inputs <= stack.inputs && inputs + 32 > stack.inputs && outputs <= stack.blocks * LANES &&
               outputs > (stack.blocks - 1) * LANES, "x or outputs do not fit the packed weight");
-  Tensor out = at::empty({tokens, stack.matrices, outputs}, x.options());
+  const int64_t columns = outputs + spare;
+  Tensor out = at::empty({tokens, stack.matrices, columns}, x.options());
   std::vector<Activations> sources;
   for (int64_t s = 0; s < stack.matrices; ++s)
     sources.emplace_back((const char*)x.data_ptr() + s * x.stride(1) * x.element_size(), is_bf16(x), tokens, inputs,
@@ -163,7 +86,7 @@ Tensor stacked_linear(const Tensor& x, const Tensor& packed, const std::optional
       for (int m = 0; m < count; ++m) index[m] = int32_t(t + m);
       chosen->product(stack.matrix(s), block, blocks, sources[s].rows, index, count, tile);
       for (int m = 0; m < count; ++m)
-        write_row(tile + m * ITEM, out.data_ptr(), is_bf16(x), ((t + m) * stack.matrices + s) * outputs + block * LANES, width);
+        write_row(tile + m * ITEM, out.data_ptr(), is_bf16(x), ((t + m) * stack.matrices + s) * columns + block * LANES, width);
     }
   });
   return out;
@@ -171,7 +94,7 @@ Tensor stacked_linear(const Tensor& x, const Tensor& packed, const std::optional
 
 Tensor linear(const Tensor& x, const Tensor& packed, const std::optional<Tensor>& scale, int64_t outputs) {
   TORCH_CHECK(x.dim() == 2, "x must be (T, I)");
-  return stacked_linear(x.unsqueeze(1), packed, scale, outputs).squeeze(1);
+  return stacked_linear(x.unsqueeze(1), packed, scale, outputs, 0).squeeze(1);
 }
 
 // One SwiGLU network and the tokens that visit it.
@@ -251,10 +174,10 @@ Tensor mixture(const Tensor& x, const Tensor& weights, const Tensor& experts, co
     cost += up.blocks * 2 * (up.bytes_per_block() + int64_t(work[v].tokens.size()) * up.inputs);
   }
   const Activations source(x.data_ptr(), is_bf16(x), tokens, width, x.stride(0), widest_input);
-  const bool half = !source.rows.wide;
+  const bool half = chosen->dots_bf16;
   std::vector<float> wide_hidden(half ? 0 : rows * hidden_width);
   std::vector<bf16> half_hidden(half ? rows * hidden_width : 0);
-  const Rows hidden{half ? (const void*)half_hidden.data() : wide_hidden.data(), hidden_width, !half};
+  const Rows hidden{half ? (const void*)half_hidden.data() : wide_hidden.data(), hidden_width};
 
   for_items(int64_t(items.size()), cost, [&](int64_t item) {
     const Visit& visit = work[items[item].visit];
@@ -318,13 +241,15 @@ Tensor latent_attention(const Tensor& query, const Tensor& cache, const Tensor& 
     rows += context[t];
   }
   Tensor out = at::empty({tokens, heads, values}, query.options());
-  const bool dots = chosen->dots_bf16 && is_bf16(query) && is_bf16(cache);
-  std::vector<float> wide;
-  if (is_bf16(query) && !dots) {
-    wide.resize(asked.numel());
-    for (int64_t i = 0; i < asked.numel(); ++i) wide[i] = widen(((const bf16*)asked.data_ptr())[i]);
+  const bool dots = chosen->dots_bf16 && is_bf16(cache);
+  std::vector<float> recast;
+  const char* from = (const char*)asked.data_ptr();
+  if (is_bf16(query) != dots) {
+    recast.resize(asked.numel());
+    if (dots) chosen->to_bf16((const float*)from, asked.numel(), (bf16*)recast.data());
+    else chosen->to_float((const bf16*)from, asked.numel(), recast.data());
+    from = (const char*)recast.data();
   }
-  const char* from = wide.empty() ? (const char*)asked.data_ptr() : (const char*)wide.data();
   int64_t group = HEAD_GROUP;
   while (group > 4 && tokens * ceil_div(heads, group) < 2 * at::get_num_threads()) group /= 2;
   const int64_t groups = ceil_div(heads, group), stride = ceil_div(values, 32) * 32;
@@ -335,7 +260,7 @@ Tensor latent_attention(const Tensor& query, const Tensor& cache, const Tensor& 
     chosen->attend({.query = from + (t * heads + head) * width * (dots ? 2 : 4), .query_stride = width,
                     .cache = cache.data_ptr(), .table = table.data_ptr<int32_t>() + t * table.size(1),
                     .page_size = page_size, .context = context[t], .width = width, .values = values, .heads = here,
-                    .wide_query = !dots, .wide_cache = !is_bf16(cache), .scale = float(scale), .mix = mix.data(),
+                    .wide_cache = !is_bf16(cache), .scale = float(scale), .mix = mix.data(),
                     .mix_stride = stride, .out = result.data()});
     write_row(result.data(), out.data_ptr(), is_bf16(query), (t * heads + head) * values, here * values);
   });
@@ -350,7 +275,7 @@ TORCH_LIBRARY(k25_kernels, m) {
   m.def("choose(str name) -> ()", k25::choose);
   m.def("huge_empty(int bytes) -> Tensor", k25::huge_empty);
   m.def("linear(Tensor x, Tensor packed, Tensor? scale, int outputs) -> Tensor");
-  m.def("stacked_linear(Tensor x, Tensor packed, Tensor? scale, int outputs) -> Tensor");
+  m.def("stacked_linear(Tensor x, Tensor packed, Tensor? scale, int outputs, int spare) -> Tensor");
   m.def("mixture(Tensor x, Tensor weights, Tensor experts, Tensor[] routed, Tensor[] shared) -> Tensor");
   m.def("latent_attention(Tensor query, Tensor cache, Tensor tables, Tensor lengths, int values, float scale) -> Tensor");
 }

@@ -126,7 +126,7 @@ class PackedLinear:
     def __call__(self, x_TI: Tensor) -> Tensor:
         """(T, I) -> (T, O)."""
         if self._compiled:
-            return torch.ops.k25_kernels.linear(x_TI, self._words, self._scale, self._outputs)
+            return torch.ops.k25_kernels.linear.default(x_TI, self._words, self._scale, self._outputs)
         return F.linear(x_TI, self.stack.plain(x_TI.dtype)[0])
 
 
@@ -135,15 +135,16 @@ class PackedHeads:
 
     def __init__(self, stack: PackedStack) -> None:
         self.stack = stack
+        self._compiled, self._outputs = stack.is_compiled, stack.outputs
+        self._words, self._scale = stack.words, stack.scale
 
     @classmethod
     def from_bf16(cls, weight_HOI: Tensor) -> Self:
         """Pack bfloat16 matrices (H, O, I)."""
         return cls(PackedStack.from_bf16(weight_HOI))
 
-    def __call__(self, x_THI: Tensor) -> Tensor:
-        """(T, H, I) -> (T, H, O)."""
-        stack = self.stack
-        if stack.is_compiled:
-            return torch.ops.k25_kernels.stacked_linear(x_THI, stack.words, stack.scale, stack.outputs)
-        return reference.stacked_linear(x_THI, stack.plain(x_THI.dtype))
+    def __call__(self, x_THI: Tensor, spare: int = 0) -> Tensor:
+        """(T, H, I) -> (T, H, O + spare), the spare columns left unwritten for the caller to fill."""
+        if self._compiled:
+            return torch.ops.k25_kernels.stacked_linear.default(x_THI, self._words, self._scale, self._outputs, spare)
+        return F.pad(reference.stacked_linear(x_THI, self.stack.plain(x_THI.dtype)), (0, spare))

@@ -82,5 +82,5 @@ def _choose(variant: str) -> None:
 
 
 def compiled() -> bool:
-    """Whether weights that are packed now are for the compiled kernels."""
-    return available().variant != TORCH
+    """Whether the compiled kernels run, and weights that are packed now are for them."""
+    return (_forced or (_loaded or available()).variant) != TORCH
