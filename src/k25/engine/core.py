@@ -203,7 +203,9 @@ class EngineCore:
             return [], failures
         chosen = logits if len(rows) == len(logits) else logits[rows]
         outcomes = []
-        sampled = sample(chosen, [sequence.sampling for sequence in sampling], filled)
+        # A generated placeholder would stand for features that do not exist when the answer is read again.
+        never = self.model.config.media_placeholder_token_id if self.model.config.vision else None
+        sampled = sample(chosen, [sequence.sampling for sequence in sampling], filled, never)
         for sequence, outcome in zip(sampling, sampled, strict=True):
             if outcome.token_id is None:
                 failures.append((sequence, "no token has a finite score: the guide or the biases allow none"))

@@ -60,16 +60,25 @@ class Sampled:
     top_logprobs: tuple[tuple[int, float], ...]
 
 
-def sample(logits_RV: Tensor, states: Sequence[SamplingState], masks: Sequence[Tensor | None]) -> list[Sampled]:
-    """Choose a token per row of logits (any floating dtype); `masks[r]` (W,) int32 on the CPU is a guide's mask."""
+def sample(
+    logits_RV: Tensor, states: Sequence[SamplingState], masks: Sequence[Tensor | None], never: int | None = None
+) -> list[Sampled]:
+    """Choose a token per row of logits (any floating dtype); `masks[r]` (W,) int32 on the CPU is a guide's mask.
+
+    The token `never` is not chosen, though its probability counts in the log-probabilities.
+    """
     raw_RV = logits_RV.float()
+    if never is not None:
+        unmasked_R = raw_RV[:, never].clone()
+        raw_RV[:, never] = float("-inf")
     scores_RV = _adjusted(raw_RV, states, masks)
-    temperatures = [state.parameters.temperature for state in states]
     tokens_R, best_R = scores_RV.argmax(-1), scores_RV.amax(-1)
-    drawn = [row for row, temperature in enumerate(temperatures) if temperature > 0]
+    drawn = [row for row, state in enumerate(states) if state.parameters.temperature > 0]
     if drawn:
         rows = torch.tensor(drawn, device=raw_RV.device)
         tokens_R = tokens_R.index_copy(0, rows, _draw(scores_RV[rows], [states[row] for row in drawn]))
+    if never is not None:
+        raw_RV[:, never] = unmasked_R
     return _outcomes(raw_RV, tokens_R, best_R, states)
 
 

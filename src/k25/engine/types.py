@@ -44,7 +44,7 @@ class SamplingParameters:
 
     Applied in this order: repetition penalty (tokens of prompt and output), frequency and presence penalties (tokens of
     the output), logit bias, guide and `min_tokens`, temperature, top-k, top-p over what top-k left, min-p. Temperature
-    0 takes the likeliest token. Without a seed the engine draws one.
+    0 takes the likeliest token. Without a seed the engine draws one. The media placeholder is never chosen.
 
     Log-probabilities are those of the model itself: log-softmax of its logits in float32, before any of the above.
     """
