@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from k25.errors import InputError
+from k25.model import PRESETS
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
 # Weights, configuration, tokenizer and template: never code, never pickles.
@@ -26,7 +27,9 @@ def checkpoint_folder(source: str | Path, *, download: bool = True) -> Path:
     if exists:
         raise InputError(f"{source} is a file; name the folder that holds config.json and the weights")
     if isinstance(source, Path) or not _HUB_ID.fullmatch(source):
-        raise InputError(f"there is no folder {source}")
+        raise InputError(
+            f"there is no folder {source}, nor is that a preset ({', '.join(PRESETS)}) or a hub id (owner/name)"
+        )
     return _hub_folder(source, download)
 
 

@@ -3,10 +3,12 @@
 Exit codes: 0 success, 1 the work itself failed, 2 wrong input (arguments, files, configuration), 130 interrupted.
 """
 
+import os
 import sys
 
 from cyclopts import App
 from rich.console import Console
+from rich.markup import escape
 
 from k25 import __version__
 from k25.errors import InputError
@@ -30,12 +32,20 @@ def run() -> None:
     """Entry point of the `k25` program."""
     try:
         app()
+        sys.stdout.flush()
     except InputError as error:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(f"[bold red]error:[/] {_escape(str(error))}")
+        _print_error(str(error))
         sys.exit(2)
+    except BrokenPipeError:
+        # The reader of a pipe has enough; the interpreter must not try to flush into it once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        _print_error(str(error))
+        sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
 
 
-def _escape(text: str) -> str:
-    return text.replace("[", r"\[")
+def _print_error(message: str) -> None:
+    Console(stderr=True, highlight=False, soft_wrap=True).print(f"[bold red]error:[/] {escape(message)}")

@@ -1,0 +1,38 @@
+"""Errors of the whole program become one line and an exit code."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+K25 = str(Path(sys.executable).parent / "k25")
+
+
+def k25(*arguments, **options):
+    return subprocess.run([K25, *arguments], capture_output=True, text=True, timeout=120, check=False, **options)
+
+
+def test_wrong_input_is_one_line_and_exit_code_two():
+    done = k25("inspect", "nonesuch")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: there is no folder nonesuch")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_failing_file_system_is_one_line_and_exit_code_one(tmp_path):
+    (tmp_path / "file").write_text("")
+    done = k25("demo", "--out", str(tmp_path / "file" / "below"))
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_closed_pipe_is_no_traceback():
+    done = subprocess.run(
+        ["bash", "-c", f"{K25} inspect k2.5 --tensors | head -1"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    assert done.stdout.startswith("language_model.")
+    assert "Traceback" not in done.stderr
