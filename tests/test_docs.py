@@ -1,7 +1,7 @@
 """Every command and every program in the README and the docs runs as it is written.
 
-Shell blocks (```sh) run line by line in one folder per page, after `k25 demo --out demo` has made its files there; a line
-must exit with 0, or with N where its comment says "exits with N". Python blocks of a page run as one program each.
+Shell blocks (```sh) run line by line in one folder per page, after `k25 demo --out demo` has made its files there; a
+line must exit with 0, or with N where its comment says "exits with N". Python blocks of a page run as one program each.
 """
 
 import os

@@ -1,7 +1,7 @@
 """The 256 control tokens that follow the base vocabulary, by name and offset.
 
-Every K2.5-family vocabulary, large or tiny, ends in the same block: token id = number of base tokens + offset. The release
-has 163,584 base tokens, so `[BOS]` is 163584 and `[PAD]` 163839. Names without an entry here are reserved.
+Every K2.5-family vocabulary, large or tiny, ends in the same block: token id = number of base tokens + offset. The
+release has 163,584 base tokens, so `[BOS]` is 163584 and `[PAD]` 163839. Names without an entry here are reserved.
 """
 
 CONTROL_TOKEN_COUNT = 256
