@@ -19,8 +19,7 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).parents[1] / "serve_page"))
 from openai_stand_in import Break, Finish, Pause, Raw, Refuse, call, running_stand_in, say, think
 
-CHAT = [sys.executable, "-c", "from k25.cli.main import app, run; app['chat'] if 'chat' in app else "
-        "app.command('k25.cli.chat:main', name='chat'); run()", "chat"]  # fmt: skip
+CHAT = [sys.executable, "-c", "from k25.cli.main import run; run()", "chat"]
 
 
 @pytest.fixture

@@ -39,7 +39,7 @@ def local_server(source: str) -> Iterator[str]:
             while not _answers(port):
                 if child.poll() is not None:
                     log.seek(0)
-                    raise InputError(f"{source}: the server did not start: {_last_words(log.read())}")
+                    raise InputError(f"the server did not start: {_last_words(log.read(), source)}")
                 time.sleep(_POLL_SECONDS)
             yield f"http://127.0.0.1:{port}"
         finally:
@@ -78,6 +78,6 @@ def _leave(number: int, _: FrameType | None) -> NoReturn:
     sys.exit(128 + number)
 
 
-def _last_words(log: bytes) -> str:
+def _last_words(log: bytes, source: str) -> str:
     lines = [line.strip() for line in log.decode("utf-8", "replace").splitlines() if line.strip()]
-    return lines[-1].removeprefix("error: ") if lines else "it said nothing"
+    return lines[-1].removeprefix("error: ") if lines else f"`k25 serve {source}` said nothing"
