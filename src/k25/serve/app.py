@@ -18,6 +18,7 @@ from k25.serve.event_stream import while_connected
 from k25.serve.files import file_routes
 from k25.serve.gate import Admission, Gate
 from k25.serve.monitoring import Monitor
+from k25.serve.page import page_routes
 from k25.serve.policy import chat_mode
 from k25.serve.prompts import read_conversation
 from k25.serve.schemas import EstimateRequest
@@ -64,6 +65,7 @@ def create_app(engine: Engine, tokenizer: Tokenizer, media: MediaProcessor | Non
         app.include_router(routes(service))
     app.include_router(file_routes(service.files))
     app.include_router(_operating_routes(monitor))
+    app.include_router(page_routes(settings.max_body_bytes))
     return app
 
 

@@ -147,7 +147,8 @@ def file_routes(files: FileStore) -> APIRouter:
 
     @routes.get("", summary="List the files")
     async def listing(request: Request) -> Response:
-        return json_response({"object": "list", "data": [file.to_dict() for file in files.of(request.state.owner)]})
+        shown = [file.to_dict() for file in files.of(request.state.owner)]
+        return json_response({"object": "list", "data": shown, "has_more": False})
 
     @routes.get("/{file_id}", summary="Describe a file")
     async def describe(file_id: str, request: Request) -> Response:
