@@ -10,7 +10,7 @@ import email.utils
 import json
 import os
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -71,7 +71,7 @@ class Endpoint:
         except (aiohttp.ClientError, TimeoutError, TypeError) as error:
             raise _unreachable(self.base, error) from None
 
-    async def stream(self, body: Json, reply: "Reply", waiting: Callable[[float], None]) -> AsyncIterator[None]:
+    async def stream(self, body: Json, reply: "Reply", waiting: Callable[[float], None]) -> AsyncGenerator[None, None]:
         """Send `body` and fill `reply`; yields after every change of it.
 
         A server that is too busy (429, or 503 with a time) is asked again after the time it names, or after 1, 2, 4
