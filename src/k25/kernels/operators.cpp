@@ -6,9 +6,32 @@
 #include <sys/mman.h>
 #include <torch/library.h>
 
+#include <algorithm>
+#include <array>
+#include <chrono>
+
 namespace k25 {
 
 const Kernels* chosen = &portable;
+
+double wake_time() {
+  static const double measured = [] {
+    using Clock = std::chrono::steady_clock;
+    const auto since = [](Clock::time_point start) {
+      return std::chrono::duration<double, std::micro>(Clock::now() - start).count();
+    };
+    std::array<double, 15> times;
+    for (double& time : times) {
+      for (const auto idle = Clock::now(); since(idle) < 20;) continue;  // as long as the work between two operators
+      const auto start = Clock::now();
+      at::parallel_for(0, at::get_num_threads(), 1, [](int64_t, int64_t) {});
+      time = since(start);
+    }
+    std::nth_element(times.begin(), times.begin() + 5, times.end());
+    return times[5];
+  }();
+  return measured;
+}
 
 namespace {
 
@@ -74,7 +97,9 @@ Tensor stacked_linear(const Tensor& x, const Tensor& packed, const std::optional
     sources.emplace_back((const char*)x.data_ptr() + s * x.stride(1) * x.element_size(), is_bf16(x), tokens, inputs,
                          x.stride(0), stack.inputs);
   const int64_t items = ceil_div(stack.blocks, CHUNK);
-  for_items(stack.matrices * items, stack.matrices * stack.blocks * (stack.bytes_per_block() + tokens * stack.inputs),
+  const int64_t all_blocks = stack.matrices * stack.blocks;
+  for_items(stack.matrices * items,
+            duration(all_blocks * stack.bytes_per_block(), all_blocks * LANES * tokens * stack.inputs),
             [&](int64_t item) {
     const int64_t s = item / items, block = item % items * CHUNK;
     const int blocks = int(std::min<int64_t>(CHUNK, stack.blocks - block));
@@ -162,7 +187,7 @@ Tensor mixture(const Tensor& x, const Tensor& weights, const Tensor& experts, co
 
   struct Item { int64_t visit, block; };
   std::vector<Item> items;
-  int64_t rows = 0, hidden_width = 0, cost = 0, widest_input = width;
+  int64_t rows = 0, hidden_width = 0, bytes = 0, products = 0, widest_input = width;
   for (size_t v = 0; v < work.size(); ++v) {
     const Stack &up = *work[v].up, &down = *work[v].down;
     TORCH_CHECK(up.inputs >= width && up.inputs < width + 32 && down.blocks == ceil_div(width, LANES), "x does not fit");
@@ -171,7 +196,8 @@ Tensor mixture(const Tensor& x, const Tensor& weights, const Tensor& experts, co
     hidden_width = std::max(hidden_width, up.blocks * LANES);
     widest_input = std::max(widest_input, up.inputs);
     for (int64_t block = 0; block < up.blocks; block += CHUNK) items.push_back({int64_t(v), block});
-    cost += up.blocks * 2 * (up.bytes_per_block() + int64_t(work[v].tokens.size()) * up.inputs);
+    bytes += up.blocks * 2 * up.bytes_per_block();
+    products += up.blocks * 2 * LANES * up.inputs * int64_t(work[v].tokens.size());
   }
   const Activations source(x.data_ptr(), is_bf16(x), tokens, width, x.stride(0), widest_input);
   const bool half = chosen->dots_bf16;
@@ -179,7 +205,7 @@ Tensor mixture(const Tensor& x, const Tensor& weights, const Tensor& experts, co
   std::vector<bf16> half_hidden(half ? rows * hidden_width : 0);
   const Rows hidden{half ? (const void*)half_hidden.data() : wide_hidden.data(), hidden_width};
 
-  for_items(int64_t(items.size()), cost, [&](int64_t item) {
+  for_items(int64_t(items.size()), duration(bytes, products), [&](int64_t item) {
     const Visit& visit = work[items[item].visit];
     const int64_t block = items[item].block, count = int64_t(visit.tokens.size());
     const int blocks = int(std::min<int64_t>(CHUNK, visit.up->blocks - block));
@@ -198,7 +224,7 @@ Tensor mixture(const Tensor& x, const Tensor& weights, const Tensor& experts, co
 
   // Each item owns some columns of every token and adds the experts in ascending order: no two threads meet.
   const int64_t all_blocks = ceil_div(width, LANES);
-  for_items(ceil_div(all_blocks, CHUNK), cost / 2, [&](int64_t item) {
+  for_items(ceil_div(all_blocks, CHUNK), duration(bytes, products) / 2, [&](int64_t item) {
     const int64_t block = item * CHUNK, columns = std::min<int64_t>(ITEM, width - block * LANES);
     const int blocks = int(std::min<int64_t>(CHUNK, all_blocks - block));
     std::vector<float> sum(tokens * ITEM);
@@ -253,7 +279,7 @@ Tensor latent_attention(const Tensor& query, const Tensor& cache, const Tensor& 
   int64_t group = HEAD_GROUP;
   while (group > 4 && tokens * ceil_div(heads, group) < 2 * at::get_num_threads()) group /= 2;
   const int64_t groups = ceil_div(heads, group), stride = ceil_div(values, 32) * 32;
-  for_items(tokens * groups, rows * heads * width, [&](int64_t item) {
+  for_items(tokens * groups, duration(rows * width * 2, rows * heads * 2 * width), [&](int64_t item) {
     const int64_t t = item / groups, head = item % groups * group;
     const int here = int(std::min(group, heads - head));
     std::vector<float> mix(HEAD_GROUP * stride), result(here * values);

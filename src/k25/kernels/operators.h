@@ -19,11 +19,18 @@ constexpr int64_t ITEM = CHUNK * LANES;  // outputs of one work item
 
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// Runs items 0..count - 1, each thread taking the next free one. A second thread costs about as much as reading a few
-// hundred kilobytes, so small work stays on the caller's.
+// Microseconds that waking torch's threads takes: under one where they spin, tens where they sleep. Measured once.
+double wake_time();
+
+// One thread's microseconds for reading weights and multiplying: what this takes on a core of about 25 GB/s and 160
+// bf16 GFLOP/s.
+inline double duration(int64_t bytes, int64_t products) { return double(bytes) / 25e3 + double(products) / 80e3; }
+
+// Runs items 0..count - 1, each thread taking the next free one; alone where waking the others costs what they save.
 template <class F>
-void for_items(int64_t count, int64_t bytes_and_products, const F& run) {
-  const int64_t threads = bytes_and_products < 300'000 ? 1 : std::min<int64_t>(count, at::get_num_threads());
+void for_items(int64_t count, double microseconds, const F& run) {
+  const bool alone = microseconds < 2 || at::get_num_threads() == 1 || microseconds < 2 * wake_time();
+  const int64_t threads = alone ? 1 : std::min<int64_t>(count, at::get_num_threads());
   std::atomic<int64_t> next{0};
   at::parallel_for(0, threads, 1, [&](int64_t begin, int64_t end) {
     for (int64_t worker = begin; worker < end; ++worker)
