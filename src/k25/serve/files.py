@@ -15,6 +15,7 @@ from starlette.responses import FileResponse, Response
 
 from k25.errors import InputError
 from k25.media import open_path
+from k25.media.sources import WEBP, MediaFormat
 from k25.serve.errors import NOT_FOUND, ApiError, invalid, json_response
 from k25.serve.settings import ServerSettings
 
@@ -188,8 +189,13 @@ def _check_content(path: Path, size: int, purpose: str) -> None:
             raise invalid("file-extract reads UTF-8 text only; images and videos have a purpose of their own") from None
         return
     found = open_path(path).format
-    if (found.pillow if purpose == "image" else found.ffmpeg or found.pillow) is None:
+    if purpose not in _uses(found):
         raise invalid(f"the file is no {purpose} but {found.name}")
+
+
+def _uses(found: MediaFormat) -> set[str]:
+    pictures = {"image"} if found.pillow else set()
+    return pictures | ({"video"} if found.ffmpeg or found == WEBP else set())
 
 
 def _shown(name: str | None) -> str:

@@ -19,6 +19,8 @@ ChoiceEvents = AsyncGenerator[tuple[int, TokenEvent], None]
 
 # JSON has no infinity; a token that the model rules out has this log-probability.
 _LEAST_LOGPROB = -9999.0
+# Below it scores overflow before they differ any more from the likeliest token's.
+_LEAST_TEMPERATURE = 1e-3
 
 
 @dataclass
@@ -190,8 +192,9 @@ def sampling_parameters(
     if stop_token_ids is None:
         ends = () if fields.ignore_eos else (special.TURN_END, special.END_OF_SEQUENCE)
         stop_token_ids = frozenset(tokenizer.control_tokens[name] for name in ends)
+    wanted = _or(fields.temperature, temperature)
     return SamplingParameters(
-        temperature=_or(fields.temperature, temperature),
+        temperature=wanted if wanted >= _LEAST_TEMPERATURE else 0.0,
         top_p=_or(fields.top_p, top_p),
         top_k=fields.top_k or 0,
         min_p=fields.min_p or 0.0,
