@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-SOURCES = ("inner.h", "inner.cpp", "operators.h", "operators.cpp", "decode.cpp")
+SOURCES = ("inner.h", "vectors.h", "inner.cpp", "operators.h", "operators.cpp", "decode.cpp")
 _AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mfma"]
 _VARIANT_FLAGS = {
     "portable": [],
