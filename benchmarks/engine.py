@@ -25,7 +25,7 @@ from k25.model.experts import GroupedExperts, PackedExperts
 from k25.model.mixture import MixtureOfExperts
 
 PEER = "transformers"
-SHORT_PROMPT = 32
+SHORT_PROMPT = 8
 NEW_TOKENS = {"S": 64, "M": 32}
 
 
@@ -74,7 +74,7 @@ def with_int4_experts(model: K25Model) -> K25Model:
 
 def ours(model: K25Model, prompts: list[list[int]], new_tokens: int) -> Callable[[], None]:
     """Generate for all prompts at once."""
-    engine = Engine(model, EngineConfig(prefix_reuse=False, prefill_chunk_tokens=2048))
+    engine = Engine(model, EngineConfig(prefix_reuse=False))
     sampling = SamplingParameters(temperature=0, max_tokens=new_tokens)
     names = itertools.count()
 
@@ -108,7 +108,7 @@ def cases(name: str, quick: bool) -> Iterator[Case]:
     generator = torch.Generator().manual_seed(1)
     vocabulary = model.config.bos_token_id
     shapes = [("prefill 512", 1, 512, 1), ("prefill 2048", 1, 2048, 1)]
-    new_tokens = 16 if quick else NEW_TOKENS[name]
+    new_tokens = 32 if quick else NEW_TOKENS[name]
     shapes += [(f"decode batch {batch}", batch, SHORT_PROMPT, new_tokens) for batch in (1, 8, 32)]
     for label, batch, length, count in shapes:
         prompts = torch.randint(0, vocabulary, (batch, length), generator=generator).tolist()

@@ -230,7 +230,7 @@ def test_a_named_tool_must_be_declared(guides):
         guides.tool_calls(TOOLS, "missing")
 
 
-def test_a_token_that_the_guide_does_not_allow_is_an_error_of_that_request(core, guides):
+def test_a_guide_that_fails_ends_its_own_request_only(core, guides):
     class Wrong:
         finished = False
 
@@ -241,6 +241,7 @@ def test_a_token_that_the_guide_does_not_allow_is_an_error_of_that_request(core,
             raise AssertionError
 
     sampling = SamplingParameters(max_tokens=3, guide=Wrong())
-    events = run_core(core, [GenerationRequest("x", [1], (), sampling), GenerationRequest("y", [1])])
+    other = GenerationRequest("y", [1], (), SamplingParameters(max_tokens=3))
+    events = run_core(core, [GenerationRequest("x", [1], (), sampling), other])
     assert [(e.finish_reason, e.error) for e in events["x"]] == [("error", "the request failed: no idea")]
     assert events["y"][-1].finish_reason == "length"

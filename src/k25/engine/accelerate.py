@@ -1,7 +1,8 @@
-"""The decoder for few rows, from weights packed for the compiled CPU kernels: what decode runs on.
+"""The decoder from weights packed for the compiled CPU kernels: what decode, and prefill in moderate pieces, runs on.
 
-It computes what `k25.model.Decoder` computes, in the absorbed form, with activations in float32 between the bf16 (or
-INT4) products. The weights are copies: after a change of the model they are packed anew.
+It computes what `k25.model.Decoder` computes, with activations in float32 between the bf16 (or INT4) products. Few rows
+attend in the absorbed form, through the paged kernel; many through a key reader in bf16. The weights are copies: after
+a change of the model they are packed anew.
 
 Shape suffixes: T rows, D hidden, H heads, N nope width, R rotated width, C kv_lora_rank, B = C + R, Q query rank.
 """
@@ -12,8 +13,8 @@ import torch
 from torch import Tensor
 
 from k25 import kernels
-from k25.model import LatentCache
-from k25.model.attention import MultiHeadLatentAttention
+from k25.model import KeyReader, LatentCache
+from k25.model.attention import LatentQuery, MultiHeadLatentAttention
 from k25.model.decoder import Decoder, DecoderLayer
 from k25.model.experts import GroupedExperts, PackedExperts, SwiGLU
 from k25.model.mixture import MixtureOfExperts
@@ -34,6 +35,11 @@ class RowContexts:
     tables_TP: Tensor
     lengths_T: Tensor
 
+    def write(self, layer: int, latent_TC: Tensor, key_TR: Tensor) -> None:
+        """Store the rows' own latents and keys."""
+        stored = self.cache.latents[layer]
+        stored.index_copy_(0, self.slots_T, torch.cat((latent_TC, key_TR), dim=-1).to(stored.dtype))
+
     def attend(self, layer: int, query_THB: Tensor, scale: float) -> Tensor:
         """Weighted latents (T, H, C) of one layer."""
         latents = self.cache.latents[layer]
@@ -51,12 +57,12 @@ class KernelDecoder:
         self._norm = _Norm(decoder.norm)
         self._head = kernels.PackedLinear.from_bf16(decoder.head.weight)
 
-    def hidden(self, embeddings_TD: Tensor, positions_T: Tensor, contexts: RowContexts) -> Tensor:
+    def hidden(self, embeddings_TD: Tensor, positions_T: Tensor, keys: RowContexts | KeyReader) -> Tensor:
         """Final-norm hidden states (T, D) float32."""
         turn = rotary_table(self._config, positions_T)
         hidden_TD = embeddings_TD.float()
         for number, layer in enumerate(self._layers):
-            hidden_TD = layer(hidden_TD, turn, number, contexts)
+            hidden_TD = layer(hidden_TD, turn, number, keys)
         return self._norm(hidden_TD)
 
     def logits(self, hidden_TD: Tensor) -> Tensor:
@@ -89,8 +95,8 @@ class _KernelLayer:
         ffn = layer.ffn
         self._ffn = _KernelMixture(ffn) if isinstance(ffn, MixtureOfExperts) else _one_network(ffn)
 
-    def __call__(self, x_TD: Tensor, turn: Tensor, number: int, contexts: RowContexts) -> Tensor:
-        x_TD = x_TD + self._attention(self._attention_norm(x_TD), turn, number, contexts)
+    def __call__(self, x_TD: Tensor, turn: Tensor, number: int, keys: RowContexts | KeyReader) -> Tensor:
+        x_TD = x_TD + self._attention(self._attention_norm(x_TD), turn, number, keys)
         return x_TD + self._ffn(self._ffn_norm(x_TD))
 
 
@@ -114,24 +120,34 @@ class _KernelAttention:
         key_up_HNC, value_up_HVC = attention.kv_b_proj.weight.unflatten(0, (self._heads, -1)).split(
             (config.qk_nope_head_dim, config.v_head_dim), dim=1
         )
+        self._key_up_HNC, self._value_up_HVC = key_up_HNC, value_up_HVC
         self._key_up = kernels.PackedHeads.from_bf16(key_up_HNC.mT)
         self._value_up = kernels.PackedHeads.from_bf16(value_up_HVC)
         self._out = kernels.PackedLinear.from_bf16(attention.o_proj.weight)
 
-    def __call__(self, x_TD: Tensor, turn: Tensor, number: int, contexts: RowContexts) -> Tensor:
+    def __call__(self, x_TD: Tensor, turn: Tensor, number: int, keys: RowContexts | KeyReader) -> Tensor:
         query_TQ, latent_TB = self._down(x_TD).split(self._split, dim=-1)
         if self._query_norm is not None and self._query_up is not None:
             query_TQ = self._query_up(self._query_norm(query_TQ))
         query_THQ = query_TQ.unflatten(-1, (self._heads, -1))
-        rotated_THR = rotate(query_THQ[..., self._nope :], turn)
-        row_TB = torch.cat(
-            (self._key_norm(latent_TB[:, : self._rank]), rotate(latent_TB[:, self._rank :], turn)), dim=-1
+        query_THN, query_THR = query_THQ[..., : self._nope], rotate(query_THQ[..., self._nope :], turn)
+        latent_TC, key_TR = self._key_norm(latent_TB[:, : self._rank]), rotate(latent_TB[:, self._rank :], turn)
+        if isinstance(keys, RowContexts):
+            keys.write(number, latent_TC, key_TR)
+            query_THB = torch.cat((self._key_up(query_THN), query_THR), dim=-1)
+            values_THV = self._value_up(keys.attend(number, query_THB, self._scale))
+            return self._out(values_THV.flatten(1))
+        dtype = self._key_up_HNC.dtype
+        query = LatentQuery(
+            query_THN=query_THN.to(dtype),
+            query_THR=query_THR.to(dtype),
+            latent_TC=latent_TC.to(dtype),
+            key_TR=key_TR.to(dtype),
+            key_up_HNC=self._key_up_HNC,
+            value_up_HVC=self._value_up_HVC,
+            scale=self._scale,
         )
-        stored = contexts.cache.latents[number]
-        stored.index_copy_(0, contexts.slots_T, row_TB.to(stored.dtype))
-        query_THB = torch.cat((self._key_up(query_THQ[..., : self._nope]), rotated_THR), dim=-1)
-        values_THV = self._value_up(contexts.attend(number, query_THB, self._scale))
-        return self._out(values_THV.flatten(1))
+        return self._out(keys.attend(number, query)[0].flatten(1).float())
 
 
 class _KernelMixture:

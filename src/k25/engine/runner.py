@@ -17,8 +17,10 @@ from k25.engine.scheduler import Work
 from k25.model import CachedKeys, CacheView, K25Config, K25Model, KeyReader, LatentCache
 from k25.model.attention import LatentQuery
 
-# The kernels outrun torch's own products up to about so many rows; beyond, the model itself runs.
-_KERNEL_ROWS = 64
+# Up to so many rows the kernels outrun torch's own products; and up to so many rows times kv_lora_rank, attending in
+# the latent space costs less than building keys and values of every head (measured, docs/engine.md).
+_KERNEL_ROWS = 1024
+_ABSORBED_VALUES = 2**16
 
 
 @dataclass(frozen=True)
@@ -48,9 +50,7 @@ class KernelKeys:
 
     def attend(self, layer: int, query: LatentQuery) -> tuple[Tensor, Tensor | None]:
         """See `KeyReader`."""
-        stored = self.contexts.cache.latents[layer]
-        rows = torch.cat((query.latent_TC, query.key_TR), dim=-1)
-        stored.index_copy_(0, self.contexts.slots_T, rows.to(stored.dtype))
+        self.contexts.write(layer, query.latent_TC, query.key_TR)
         query_THC = torch.einsum("thn,hnc->thc", query.query_THN, query.key_up_HNC)
         query_THB = torch.cat((query_THC, query.query_THR), dim=-1)
         latent_THC = self.contexts.attend(layer, query_THB, query.scale)
@@ -93,7 +93,9 @@ class Runner:
         ends = np.cumsum([w.end - w.start for w in works]) - 1
         rows_R = self._on_device([ends[[w.samples for w in works]]])
         if self._fast is not None and len(tokens_T) <= _KERNEL_ROWS:
-            hidden_TD = self._fast.hidden(embeddings_TD, positions_T, self._contexts(works))
+            absorbed = len(tokens_T) * self.cache.kv_lora_rank <= _ABSORBED_VALUES
+            keys = self._contexts(works) if absorbed else self._keys(works)
+            hidden_TD = self._fast.hidden(embeddings_TD, positions_T, keys)
         else:
             hidden_TD = self.model.decoder(embeddings_TD, positions_T, self._keys(works)).hidden_TD
         if self._fast is not None and len(rows_R) <= _KERNEL_ROWS:
