@@ -23,7 +23,7 @@
 Weights are bfloat16, or INT4 in the release's layout; activations bfloat16 or float32, and results in their dtype. Sums
 are float32. Where the CPU multiplies bfloat16 (variant avx512_bf16), float32 activations are rounded to it on entering
 a product, and queries where the cache is bfloat16. A result row is the same bits whichever rows are computed with it.
-There are no gradients. The kernels are compiled on first use (about 15 s, kept in
+There are no gradients. The kernels are compiled on first use (about 30 s, kept in
 the user's cache); `python -m k25.kernels` does it ahead of time. Without a compiler everything runs on torch, and the
 reason is logged once. `use(variant)` forces an instruction set, or "torch".
 """

@@ -85,7 +85,7 @@ def _is_whole(library: Path) -> bool:
 
 def _compile_into(library: Path, compiler: str, sources: dict[str, bytes]) -> None:
     """Compile aside, then rename: a reader sees the old files or the new, never a part."""
-    print("k25: compiling the CPU kernels, once (about 15 s) ...", file=sys.stderr)  # noqa: T201
+    print("k25: compiling the CPU kernels, once (about 30 s of one core) ...", file=sys.stderr)  # noqa: T201
     torch_folder = Path(torch.__file__).parent
     variants = list(_VARIANT_FLAGS) if platform.machine() in ("x86_64", "AMD64") else ["portable"]
     with tempfile.TemporaryDirectory(dir=library.parent) as work:
