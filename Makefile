@@ -13,7 +13,7 @@ test: $(READY)
 	$(BIN)/pytest -m "not slow" -n 2
 
 test-slow: $(READY)
-	$(BIN)/pytest -m slow -n 2
+	$(BIN)/pytest -m slow -n 2 --dist loadgroup
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

@@ -1,14 +1,19 @@
 """Every command and every program in the README and the docs runs as it is written.
 
 Shell blocks (```sh) run line by line in one folder per page, after `k25 demo --out demo` has made its files there; a
-line must exit with 0, or with N where its comment says "exits with N". Python blocks of a page run as one program each.
+line must exit with 0, or with N where its comment says "exits with N". `k25 serve` keeps running until the page's end.
+Python blocks run as programs of their own. Standard input holds a short question.
 """
 
+import contextlib
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
+import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -19,7 +24,8 @@ BLOCK = re.compile(r"^```(sh|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # These two set up an environment and then run everything again: CI runs them itself.
 RUN_BY_CI = {"make demo", "make test"}
 
-pytestmark = pytest.mark.slow
+# One worker runs all pages: some serve on the same port.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("docs")]
 
 
 @pytest.fixture(scope="module")
@@ -29,19 +35,36 @@ def demonstrated(tmp_path_factory):
     return folder
 
 
+def environment():
+    return {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+
+
 def run(script, folder, interpreter=("bash", "-c"), status=0):
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
         [*interpreter, script],
         cwd=folder,
-        env={**os.environ, "PATH": path},
-        stdin=subprocess.DEVNULL,
+        env=environment(),
+        input="Hi\n",
         capture_output=True,
         text=True,
         timeout=600,
         check=False,
     )
     assert done.returncode == status, f"{script}\nexit status {done.returncode}\n{done.stdout}\n{done.stderr}"
+
+
+def start_server(command, folder, stack):
+    """The server answers when this returns, and stops with the stack."""
+    server = subprocess.Popen(shlex.split(command, comments=True), cwd=folder, env=environment())
+    stack.callback(server.wait)
+    stack.callback(server.terminate)
+    port = found[1] if (found := re.search(r"--port (\d+)", command)) else "8000"
+    for _ in range(600):
+        assert server.poll() is None, f"{command}\nended with {server.returncode}"
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"{command}\ndoes not answer")
 
 
 def commands(block):
@@ -72,10 +95,13 @@ def test_everything_on_the_page_runs(page, demonstrated, tmp_path):
     shutil.copytree(demonstrated, folder)
     (folder / "benchmarks").symlink_to(ROOT / "benchmarks")
     (folder / "src").symlink_to(ROOT / "src")
-    for language, block in blocks:
-        if language == "python":
-            run(block, folder, (sys.executable, "-c"))
-            continue
-        for command in commands(block):
-            if command and command not in RUN_BY_CI and not command.startswith("#"):
-                run(command, folder, status=expected_status(command))
+    with contextlib.ExitStack() as stack:
+        for language, block in blocks:
+            if language == "python":
+                run(block, folder, (sys.executable, "-c"))
+                continue
+            for command in commands(block):
+                if command.startswith("k25 serve"):
+                    start_server(command, folder, stack)
+                elif command and command not in RUN_BY_CI and not command.startswith("#"):
+                    run(command, folder, status=expected_status(command))
