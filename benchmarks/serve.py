@@ -181,6 +181,7 @@ async def _measure(source: str, seconds: float) -> list[Row]:
             for clients in (1, 8, 32, 128)
         ]
     async with _server(source, "--max-concurrency", "32") as (url, pid):
+        await _clients(url, source, 32, min(seconds, 2.0), retry=True)
         rows.append(await _case("64 clients, 32 admitted", url, pid, source, 64, min(seconds, 20.0), retry=True))
     return rows
 

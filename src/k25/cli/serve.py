@@ -35,6 +35,9 @@ _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _GUIDE_DEVICES = 8
 # Longer than clients keep an unused connection, so that it is they who close it.
 _KEEP_ALIVE_SECONDS = 75
+# Every write to a socket gives the interpreter to the engine's thread; with the usual 5 ms it comes back too late, and
+# 128 streams together are a third slower.
+_SWITCH_SECONDS = 0.0005
 
 
 @Parameter(name="*")
@@ -178,6 +181,7 @@ def _uvicorn_config(app: object, settings: ServerSettings) -> uvicorn.Config:
 
 def _run(server: uvicorn.Server, listener: socket.socket) -> None:
     """Until SIGINT or SIGTERM; running answers then get their grace."""
+    sys.setswitchinterval(_SWITCH_SECONDS)
     before = signal.signal(signal.SIGTERM, _stopped)
     try:
         server.run(sockets=[listener])
