@@ -25,9 +25,15 @@ def test_the_vllm_command_has_the_flags_of_the_release():
     assert found["-tp"] == "8"
     assert found["--mm-encoder-tp-mode"] == "data"
     assert found["--tool-call-parser"] == found["--reasoning-parser"] == "kimi_k2"
-    assert "--trust-remote-code" in found
     assert "secret" not in command.shown
     assert command.environment == {"VLLM_API_KEY": "secret"}
+
+
+@pytest.mark.parametrize("engine", ["vllm", "sglang"])
+def test_another_engine_runs_a_checkpoints_code_only_where_that_is_asked_for(engine):
+    where = {"host": "h", "port": 9, "tensor_parallel": 1}
+    assert "--trust-remote-code" not in external_command(engine, "m", **where).arguments
+    assert "--trust-remote-code" in external_command(engine, "m", **where, trust_remote_code=True).arguments
 
 
 def test_the_sglang_command_has_the_flags_of_the_release_and_hides_the_key():

@@ -92,6 +92,12 @@ class ExternalOptions:
     memory: Annotated[str | None, Parameter(help="vllm, sglang: memory of one device, such as 141GB.")] = None
     tensor_parallel: Annotated[int | None, Parameter(help="vllm, sglang: devices that share a matrix [all].")] = None
     context: Annotated[int | None, Parameter(help="vllm, sglang: longest context [the model's].")] = None
+    trust_remote_code: Annotated[
+        bool,
+        Parameter(
+            negative=(), help="vllm, sglang: run the checkpoint's own Python files, as the release's guide does."
+        ),
+    ] = False
 
 
 def main(
@@ -266,6 +272,7 @@ def _serve_externally(
         names=names,
         api_key=keys[0] if keys else None,
         context=options.context,
+        trust_remote_code=options.trust_remote_code,
     )
     fits = _say_whether_it_fits(source, options)
     print(f"\n{command.shown}")

@@ -54,10 +54,9 @@ def external_command(
     names: Sequence[str] = (),
     api_key: str | None = None,
     context: int | None = None,
+    trust_remote_code: bool = False,
 ) -> ExternalCommand:
     """The command that serves a K2.5 checkpoint with another engine.
-
-    `--trust-remote-code` belongs to the guide's command: those engines run the Python files of the checkpoint.
 
     Args:
         engine: vllm or sglang.
@@ -68,16 +67,18 @@ def external_command(
         names: names that clients may ask for; SGLang takes only the first.
         api_key: key that clients must send.
         context: longest context in tokens; the engine's own default without it.
+        trust_remote_code: let that engine run the checkpoint's Python files, as the release's guide does.
     """
+    remote_code = ["--trust-remote-code"] if trust_remote_code else []
     if engine == "vllm":
         arguments = ["vllm", "serve", model, "-tp", str(tensor_parallel), "--mm-encoder-tp-mode", "data"]
-        arguments += ["--trust-remote-code", "--enable-auto-tool-choice", *_PARSERS]
+        arguments += [*remote_code, "--enable-auto-tool-choice", *_PARSERS]
         arguments += ["--served-model-name", *names] if names else []
         arguments += ["--max-model-len", str(context)] if context else []
         environment = {"VLLM_API_KEY": api_key} if api_key else {}
     else:
         arguments = ["python3", "-m", "sglang.launch_server", "--model-path", model, "--tp", str(tensor_parallel)]
-        arguments += ["--trust-remote-code", *_PARSERS]
+        arguments += [*remote_code, *_PARSERS]
         arguments += ["--served-model-name", names[0]] if names else []
         arguments += ["--context-length", str(context)] if context else []
         arguments += ["--api-key", api_key] if api_key else []
