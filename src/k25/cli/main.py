@@ -27,6 +27,15 @@ for name, summary in {
 }.items():
     app.command(f"k25.cli.{name}:main", name=name, help=summary)
 
+# Libraries that come with an extra of the distribution.
+EXTRA_OF = {
+    "av": "media",
+    "numpy": "media",
+    "PIL": "media",
+    "torch": "model",
+    "tokenizers": "tokenizer",
+} | dict.fromkeys(("fastapi", "llguidance", "multipart", "prometheus_client", "uvicorn"), "serve")
+
 
 def run() -> None:
     """Entry point of the `k25` program."""
@@ -36,6 +45,15 @@ def run() -> None:
     except InputError as error:
         _print_error(str(error))
         sys.exit(2)
+    except ImportError as error:
+        # The command line's library wraps what went wrong while it imported a command.
+        origin = error.__cause__ if isinstance(error.__cause__, ImportError) else error
+        missing = origin.name or ""
+        extra = EXTRA_OF.get(missing.partition(".")[0])
+        if extra is None:
+            raise
+        _print_error(f"this command needs {missing}, which is not installed: pip install 'k25[{extra}]'")
+        sys.exit(1)
     except BrokenPipeError:
         # The reader of a pipe has enough; the interpreter must not try to flush into it once more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
