@@ -39,7 +39,9 @@ def test_a_closed_pipe_is_no_traceback():
 
 
 def test_a_missing_library_is_answered_with_the_extra_that_brings_it():
-    code = "import sys; sys.modules['torch'] = None; sys.argv[1:] = ['inspect', 'nano']; from k25.cli.main import run; run()"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    code = "import sys; sys.modules['torch'] = None; from k25.cli.main import run; run()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "inspect", "nano"], capture_output=True, text=True, timeout=60, check=False
+    )
     assert done.returncode == 1
     assert done.stderr == "error: this command needs torch, which is not installed: pip install 'k25[model]'\n"
