@@ -26,7 +26,9 @@ def show(console: Console, out: Path) -> None:
     same = all((out / FOLDER / name).read_bytes() == (out / f"{FOLDER}-again" / name).read_bytes() for name in files)
     size = sum((out / FOLDER / name).stat().st_size for name in files)
     console.print(f"Saved to {out / FOLDER}: {size:,} bytes with 4-bit experts.")
-    console.print(f"Read back and saved again: {'every byte is the same' if same else '[red]the files differ[/]'}.")
+    if not same:
+        raise RuntimeError(f"{out / FOLDER} changed when it was read back and saved again")
+    console.print("Read back and saved again: every byte is the same.")
     inspect.main(str(out / FOLDER))
 
 
