@@ -1,0 +1,34 @@
+"""All tasks by name. Each module of tasks offers the list `TASKS`; it is imported when the registry is first asked."""
+
+import difflib
+from functools import cache
+from importlib import import_module
+
+from k25.errors import InputError
+from k25.tasks.sample import Task
+
+# Modules of this package, in reading order.
+_MODULES: tuple[str, ...] = ()
+
+
+@cache
+def _tasks() -> dict[str, Task]:
+    found = [task for module in _MODULES for task in import_module(f"k25.tasks.{module}").TASKS]
+    tasks: dict[str, Task] = {task.name: task for task in found}
+    assert len(tasks) == len(found), "two tasks share a name"
+    return tasks
+
+
+def task_names() -> list[str]:
+    """Names of all tasks, in reading order."""
+    return list(_tasks())
+
+
+def get_task(name: str) -> Task:
+    """The task called `name`. Raises InputError with the nearest name for an unknown one."""
+    tasks = _tasks()
+    if name not in tasks:
+        near = difflib.get_close_matches(name, tasks, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(tasks)}"
+        raise InputError(f"there is no task {name!r}; {hint}")
+    return tasks[name]

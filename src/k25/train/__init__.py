@@ -1,0 +1,1 @@
+"""Training: data, MuonClip, parallelism, the trainer and its stages."""
