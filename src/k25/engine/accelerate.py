@@ -35,11 +35,6 @@ class RowContexts:
     tables_TP: Tensor
     lengths_T: Tensor
 
-    def write(self, layer: int, latent_TC: Tensor, key_TR: Tensor) -> None:
-        """Store the rows' own latents and keys."""
-        stored = self.cache.latents[layer]
-        stored.index_copy_(0, self.slots_T, torch.cat((latent_TC, key_TR), dim=-1).to(stored.dtype))
-
     def attend(self, layer: int, query_THB: Tensor, scale: float) -> Tensor:
         """Weighted latents (T, H, C) of one layer."""
         latents = self.cache.latents[layer]
@@ -53,17 +48,27 @@ class KernelDecoder:
 
     def __init__(self, decoder: Decoder) -> None:
         self._config = decoder.config
-        self._layers = [_KernelLayer(layer) for layer in decoder.layers if isinstance(layer, DecoderLayer)]
-        self._norm = _Norm(decoder.norm)
+        layers = [layer for layer in decoder.layers if isinstance(layer, DecoderLayer)]
+        norms = [norm for layer in layers for norm in (layer.attention_norm, layer.ffn_norm)]
+        self._first_norm, *self._next_norms = (_Norm(norm) for norm in [*norms, decoder.norm])
+        self._attentions = [_KernelAttention(number, layer.attention) for number, layer in enumerate(layers)]
+        self._networks = [
+            _KernelMixture(ffn) if isinstance(ffn, MixtureOfExperts) else _one_network(ffn)
+            for ffn in (layer.ffn for layer in layers)
+        ]
         self._head = kernels.PackedLinear.from_bf16(decoder.head.weight)
 
     def hidden(self, embeddings_TD: Tensor, positions_T: Tensor, keys: RowContexts | KeyReader) -> Tensor:
         """Final-norm hidden states (T, D) float32."""
-        turn = rotary_table(self._config, positions_T)
-        hidden_TD = embeddings_TD.float()
-        for number, layer in enumerate(self._layers):
-            hidden_TD = layer(hidden_TD, turn, number, keys)
-        return self._norm(hidden_TD)
+        rotations = rotary_table(self._config, positions_T)
+        # A residual connection and the norm after it are one operation, so the norm of a layer's input comes first.
+        sum_TD = embeddings_TD.to(torch.float32, copy=True)
+        normed_TD = self._first_norm(sum_TD)
+        norms = iter(self._next_norms)
+        for attention, network in zip(self._attentions, self._networks, strict=True):
+            normed_TD = next(norms).after_adding(attention(normed_TD, rotations, keys), sum_TD)
+            normed_TD = next(norms).after_adding(network(normed_TD), sum_TD)
+        return normed_TD
 
     def logits(self, hidden_TD: Tensor) -> Tensor:
         """Scores (T, V) float32."""
@@ -80,28 +85,19 @@ def kernel_decoder(decoder: Decoder) -> KernelDecoder | None:
 
 class _Norm:
     def __init__(self, norm: RMSNorm) -> None:
-        self._weight, self._eps = norm.weight.detach().float(), norm.eps
+        self.gain, self.eps = norm.weight.detach().float(), norm.eps
 
-    def __call__(self, x: Tensor) -> Tensor:
-        # As single operations this takes half the time of torch's rms_norm on a few rows.
-        mean_square = torch.linalg.vecdot(x, x).div_(x.shape[-1])
-        return x * mean_square.add_(self._eps).rsqrt_()[..., None] * self._weight
+    def __call__(self, x_TD: Tensor) -> Tensor:
+        return kernels.rms_norm(x_TD, self.gain, self.eps)
 
-
-class _KernelLayer:
-    def __init__(self, layer: DecoderLayer) -> None:
-        self._attention_norm, self._ffn_norm = _Norm(layer.attention_norm), _Norm(layer.ffn_norm)
-        self._attention = _KernelAttention(layer.attention)
-        ffn = layer.ffn
-        self._ffn = _KernelMixture(ffn) if isinstance(ffn, MixtureOfExperts) else _one_network(ffn)
-
-    def __call__(self, x_TD: Tensor, turn: Tensor, number: int, keys: RowContexts | KeyReader) -> Tensor:
-        x_TD = x_TD + self._attention(self._attention_norm(x_TD), turn, number, keys)
-        return x_TD + self._ffn(self._ffn_norm(x_TD))
+    def after_adding(self, delta_TD: Tensor, sum_TD: Tensor) -> Tensor:
+        """The norm of `sum`, to which `delta` is added in place."""
+        return kernels.add_rms_norm(sum_TD, delta_TD, self.gain, self.eps)
 
 
 class _KernelAttention:
-    def __init__(self, attention: MultiHeadLatentAttention) -> None:
+    def __init__(self, layer: int, attention: MultiHeadLatentAttention) -> None:
+        self._layer = layer
         config = attention.config
         self._heads, self._nope, self._rank = config.num_attention_heads, config.qk_nope_head_dim, config.kv_lora_rank
         self._scale = attention.scale
@@ -125,29 +121,34 @@ class _KernelAttention:
         self._value_up = kernels.PackedHeads.from_bf16(value_up_HVC)
         self._out = kernels.PackedLinear.from_bf16(attention.o_proj.weight)
 
-    def __call__(self, x_TD: Tensor, turn: Tensor, number: int, keys: RowContexts | KeyReader) -> Tensor:
+    def __call__(self, x_TD: Tensor, rotations: Tensor, keys: RowContexts | KeyReader) -> Tensor:
         query_TQ, latent_TB = self._down(x_TD).split(self._split, dim=-1)
         if self._query_norm is not None and self._query_up is not None:
             query_TQ = self._query_up(self._query_norm(query_TQ))
         query_THQ = query_TQ.unflatten(-1, (self._heads, -1))
-        query_THN, query_THR = query_THQ[..., : self._nope], rotate(query_THQ[..., self._nope :], turn)
-        latent_TC, key_TR = self._key_norm(latent_TB[:, : self._rank]), rotate(latent_TB[:, self._rank :], turn)
         if isinstance(keys, RowContexts):
-            keys.write(number, latent_TC, key_TR)
-            query_THB = torch.cat((self._key_up(query_THN), query_THR), dim=-1)
-            values_THV = self._value_up(keys.attend(number, query_THB, self._scale))
-            return self._out(values_THV.flatten(1))
+            values_THV = self._attend_absorbed(query_THQ, latent_TB, rotations, keys)
+        else:
+            values_THV = keys.attend(self._layer, self._query(query_THQ, latent_TB, rotations))[0].float()
+        return self._out(values_THV.flatten(1))
+
+    def _attend_absorbed(self, query_THQ: Tensor, latent_TB: Tensor, rotations: Tensor, keys: RowContexts) -> Tensor:
+        query_THB = self._key_up(query_THQ[..., : self._nope], spare=query_THQ.shape[-1] - self._nope)
+        norm, cached = self._key_norm, keys.cache.latents[self._layer]
+        kernels.rotate_and_store(query_THB, query_THQ, latent_TB, norm.gain, norm.eps, rotations, cached, keys.slots_T)
+        return self._value_up(keys.attend(self._layer, query_THB, self._scale))
+
+    def _query(self, query_THQ: Tensor, latent_TB: Tensor, rotations: Tensor) -> LatentQuery:
         dtype = self._key_up_HNC.dtype
-        query = LatentQuery(
-            query_THN=query_THN.to(dtype),
-            query_THR=query_THR.to(dtype),
-            latent_TC=latent_TC.to(dtype),
-            key_TR=key_TR.to(dtype),
+        return LatentQuery(
+            query_THN=query_THQ[..., : self._nope].to(dtype),
+            query_THR=rotate(query_THQ[..., self._nope :], rotations).to(dtype),
+            latent_TC=self._key_norm(latent_TB[:, : self._rank]).to(dtype),
+            key_TR=rotate(latent_TB[:, self._rank :], rotations).to(dtype),
             key_up_HNC=self._key_up_HNC,
             value_up_HVC=self._value_up_HVC,
             scale=self._scale,
         )
-        return self._out(keys.attend(number, query)[0].flatten(1).float())
 
 
 class _KernelMixture:
@@ -160,10 +161,8 @@ class _KernelMixture:
         self._mixture = kernels.PackedMixture(_networks(mixture.experts), None if shared is None else _one(shared))
 
     def __call__(self, x_TD: Tensor) -> Tensor:
-        scores_TE = (x_TD @ self._router_DE).sigmoid_()
-        experts_TK = (scores_TE + self._bias_E).topk(self._experts_per_token, dim=-1, sorted=False).indices
-        weights_TK = scores_TE.gather(-1, experts_TK)
-        weights_TK = weights_TK * (self._scaling / (weights_TK.sum(-1, keepdim=True) + 1e-20))
+        logits_TE = x_TD @ self._router_DE
+        weights_TK, experts_TK = kernels.route(logits_TE, self._bias_E, self._experts_per_token, self._scaling)
         return self._mixture(x_TD, weights_TK, experts_TK)
 
 

@@ -50,7 +50,9 @@ class KernelKeys:
 
     def attend(self, layer: int, query: LatentQuery) -> tuple[Tensor, Tensor | None]:
         """See `KeyReader`."""
-        self.contexts.write(layer, query.latent_TC, query.key_TR)
+        rows_TB = torch.cat((query.latent_TC, query.key_TR), dim=-1)
+        cached = self.contexts.cache.latents[layer]
+        cached.index_copy_(0, self.contexts.slots_T, rows_TB.to(cached.dtype))
         query_THC = torch.einsum("thn,hnc->thc", query.query_THN, query.key_up_HNC)
         query_THB = torch.cat((query_THC, query.query_THR), dim=-1)
         latent_THC = self.contexts.attend(layer, query_THB, query.scale)
