@@ -8,7 +8,11 @@ from k25.errors import InputError
 from k25.tasks.sample import Task
 
 # Modules of this package, in reading order.
-_MODULES: tuple[str, ...] = ()
+_MODULES: tuple[str, ...] = (
+    "arithmetic",
+    "sequences",
+    "lookup",
+)
 
 
 @cache
