@@ -12,6 +12,7 @@ _MODULES: tuple[str, ...] = (
     "arithmetic",
     "sequences",
     "lookup",
+    "visual_grids",
 )
 
 
