@@ -1,0 +1,61 @@
+"""What a sandbox may use: limits per process tree, and which means of isolation to take."""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+Backend = Literal["auto", "bubblewrap", "container", "none"]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Limits of one process and everything it starts, together (`file_bytes`: of each file).
+
+    Sizes are in bytes, times in seconds. `processes` counts threads too, as the kernel does. `temporary_bytes` bounds
+    each of the private /tmp and /dev/shm, `output_bytes` what is kept of stdout and stderr together.
+    """
+
+    memory_bytes: int = 2 << 30
+    processes: int = 256
+    cpu_seconds: float = 600.0
+    wall_seconds: float = 120.0
+    output_bytes: int = 1_000_000
+    file_bytes: int = 1 << 30
+    temporary_bytes: int = 256 << 20
+
+
+@dataclass(frozen=True)
+class SandboxSettings:
+    """How model-written programs run.
+
+    backend: "auto" takes bubblewrap, or a container where `container_image` is set; "none" isolates nothing and is
+        refused without `allow_unsandboxed`.
+    network: share the machine's network (all of it, private addresses too) instead of having none.
+    read_only: further folders that programs may read, at the same paths.
+    environment: further variables; nothing of the parent's environment is passed on.
+    container_command, container_runtime: for example "podman", and "runsc" for gVisor.
+    """
+
+    backend: Backend = "auto"
+    allow_unsandboxed: bool = False
+    network: bool = False
+    read_only: tuple[Path, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+    limits: Limits = Limits()
+    container_command: str = "docker"
+    container_image: str | None = None
+    container_runtime: str | None = None
+
+
+def python_folders() -> tuple[Path, ...]:
+    """The folders that this interpreter and IPython need to start, and nothing else of the project around them."""
+    folders = {Path(sys.prefix), Path(sys.base_prefix)}
+    shell = find_spec("IPython")
+    if shell is not None and shell.origin is not None:
+        folders.add(Path(shell.origin).parent.parent)
+    folders = {folder.resolve() for folder in folders} | folders
+    outer = [folder for folder in folders if not any(parent in folders for parent in folder.parents)]
+    return tuple(sorted(outer))
