@@ -36,7 +36,7 @@ class ClipReport:
 
 
 class QKClip:
-    """Keeps the attention logits of a model near or below `tau`; works on sharded weights (DTensor) too."""
+    """Holds the attention logits of a model at `tau`, up to the growth of one step; weights may be DTensors."""
 
     def __init__(self, model: K25Model, tau: float) -> None:
         if not tau > 0:

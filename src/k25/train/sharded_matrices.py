@@ -111,8 +111,8 @@ class Exchange:
             sent=[count * mine * columns for count in self._owned],
             received=[owned * count * columns for count in self._row_counts],
         )
-        parts = [part.view(owned, -1, columns) for part, count in zip(received, self._row_counts, strict=True) if count]
-        return torch.cat(parts, dim=1)
+        parts = zip(received, self._row_counts, strict=True)
+        return torch.cat([part.view(owned, count, columns) for part, count in parts], dim=1)
 
     def scatter(self, owned_BRC: Tensor) -> Tensor:
         """The way back: (owned, R, C) -> (B, local rows, C)."""
