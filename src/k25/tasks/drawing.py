@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 from random import Random
 
+import numpy as np
 from PIL import Image, ImageDraw
 
 CELL = 28
@@ -79,3 +80,18 @@ def draw_shape(draw: ImageDraw.ImageDraw, shape: str, box: PixelBox, colour: Rgb
         third_x, third_y = math.ceil((right - left) / 3), math.ceil((bottom - top) / 3)
         draw.rectangle((left + third_x, top, right - third_x, bottom), fill=colour)
         draw.rectangle((left, top + third_y, right, bottom - third_y), fill=colour)
+
+
+def polygon_mask(vertices: Sequence[tuple[float, float]], width: int, height: int) -> np.ndarray:
+    """Which pixels lie inside the polygon of relative vertices, as bool (height, width).
+
+    A pixel belongs to it where its centre does, by the even-odd rule.
+    """
+    x, y = np.arange(width) + 0.5, np.arange(height) + 0.5
+    inside = np.zeros((height, width), bool)
+    corners = [(corner_x * width, corner_y * height) for corner_x, corner_y in vertices]
+    for (x1, y1), (x2, y2) in zip(corners, [*corners[1:], *corners[:1]], strict=True):
+        rows = (y1 > y) != (y2 > y)
+        if rows.any():
+            inside[rows] ^= x < (x1 + (y[rows] - y1) * ((x2 - x1) / (y2 - y1)))[:, None]
+    return inside

@@ -12,7 +12,17 @@ _MODULES: tuple[str, ...] = (
     "arithmetic",
     "sequences",
     "lookup",
+    "strings",
+    "word_problems",
+    "tables",
+    "logic",
+    "dates",
+    "programs",
+    "knowledge",
+    "grids",
+    "tool_use",
     "visual_grids",
+    "visual_scenes",
 )
 
 

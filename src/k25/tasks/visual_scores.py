@@ -9,8 +9,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from PIL import Image, ImageChops, ImageDraw
-
+from k25.tasks.drawing import polygon_mask
 from k25.tasks.visual_answers import Box, Point
 
 POINT_SIGMA = 0.05  # a twentieth of the picture's side: a miss by so much still earns 0.61
@@ -64,19 +63,12 @@ def soft_f1(answer: Sequence[_Thing], gold: Sequence[_Thing], likeness: Callable
 
 
 def polygon_iou(answer: Sequence[Point], gold: Sequence[Point]) -> float:
-    """IoU of two polygons of relative vertices, drawn as masks; 0 where either has fewer than three vertices."""
+    """IoU of two polygons of relative vertices as masks of 256 x 256 pixels; 0 below three vertices."""
     if len(answer) < 3 or len(gold) < 3:
         return 0.0
-    first, second = polygon_mask(answer), polygon_mask(gold)
-    union = ImageChops.logical_or(first, second).histogram()[-1]
-    return ImageChops.logical_and(first, second).histogram()[-1] / union if union else 0.0
-
-
-def polygon_mask(vertices: Sequence[Point], side: int = _MASK_SIDE) -> Image.Image:
-    """A mask (mode 1) of `side` x `side` pixels in which the polygon of relative vertices is white."""
-    mask = Image.new("1", (side, side))
-    ImageDraw.Draw(mask).polygon([(x * side - 0.5, y * side - 0.5) for x, y in vertices], fill=1)
-    return mask
+    first = polygon_mask(answer[:_MOST_PREDICTIONS], _MASK_SIDE, _MASK_SIDE)
+    second = polygon_mask(gold, _MASK_SIDE, _MASK_SIDE)
+    return float((first & second).sum() / max((first | second).sum(), 1))
 
 
 def edit_similarity(answer: str, gold: str) -> float:
@@ -106,7 +98,7 @@ def best_matching(weights: Sequence[Sequence[float]]) -> list[tuple[int, int]]:
     row_of = [0] * (len(columns) + 1)  # numbers from 1; column 0 holds the row that looks for a partner
     for new_row in range(1, len(weights) + 1):
         row_of[0] = new_row
-        slack, came_from, done = [math.inf] * (len(columns) + 1), [0] * (len(columns) + 1), [0]
+        slack, came_from, done = [math.inf] * (len(columns) + 1), [0] * (len(columns) + 1), {0}
         column = 0
         while row_of[column]:
             row = row_of[column]
@@ -123,7 +115,7 @@ def best_matching(weights: Sequence[Sequence[float]]) -> list[tuple[int, int]]:
             for other in free:
                 slack[other] -= step
             column = nearest
-            done.append(column)
+            done.add(column)
         while column:
             row_of[column] = row_of[came_from[column]]
             column = came_from[column]
