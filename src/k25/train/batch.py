@@ -3,8 +3,9 @@
 Shape suffixes: T tokens of a stream, P patches, S segments.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,7 @@ class Document:
         source: name of the source in the mixture; losses are reported by it.
         patches: pixels (P, 3, patch, patch) of all its media in order, float32; None without media.
         grids: (frames, rows, columns) in patches per image or video chunk.
+        loss_weight: weight of each of its targets.
     """
 
     token_ids: list[int]
@@ -29,6 +31,7 @@ class Document:
     source: str
     patches: npt.NDArray[np.float32] | None = None
     grids: tuple[tuple[int, int, int], ...] = ()
+    loss_weight: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -68,3 +71,45 @@ class PackedBatch:
         """The same batch on another device."""
         moved = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
         return PackedBatch(**(vars(self) | moved))
+
+
+def pack_documents(
+    documents: Sequence[Document], source_names: tuple[str, ...], skipped: Mapping[str, int] | None = None
+) -> PackedBatch:
+    """Put documents end to end.
+
+    Args:
+        documents: in the order of the stream; an empty stream is possible where all of them turned out damaged.
+        source_names: names of the mixture's sources; every document's source is one of them.
+        skipped: samples that could not be used, counted by reason.
+    """
+    lengths = [len(document.token_ids) for document in documents]
+    boundaries = np.cumsum([0, *lengths], dtype=np.int32)
+    tokens = np.concatenate([np.array(document.token_ids, np.int64) for document in documents] or [np.zeros(0, int)])
+    weights = [np.array(document.is_target, np.float32) * document.loss_weight for document in documents]
+    loss_weights = _shifted(np.concatenate(weights or [np.zeros(0)]).astype(np.float32))
+    targets = _shifted(tokens)
+    last = boundaries[1:][np.array(lengths, int) > 0] - 1
+    targets[last] = 0
+    loss_weights[last] = 0
+    places = [source_names.index(document.source) for document in documents]
+    pixels = [document.patches for document in documents if document.patches is not None]
+    return PackedBatch(
+        tokens_T=torch.from_numpy(tokens.astype(np.int64)),
+        positions_T=torch.from_numpy(np.arange(len(tokens)) - np.repeat(boundaries[:-1].astype(np.int64), lengths)),
+        boundaries_S=torch.from_numpy(boundaries),
+        targets_T=torch.from_numpy(targets.astype(np.int64)),
+        loss_weights_T=torch.from_numpy(loss_weights),
+        sources_T=torch.from_numpy(np.repeat(np.array(places, np.int64), lengths)),
+        source_names=source_names,
+        patches=torch.from_numpy(np.concatenate(pixels)) if pixels else None,
+        grids=tuple(grid for document in documents for grid in document.grids),
+        skipped=dict(skipped or {}),
+    )
+
+
+def _shifted(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Every value moved one place to the front; the last place is 0."""
+    moved = np.zeros_like(values)
+    moved[:-1] = values[1:]
+    return moved
