@@ -92,7 +92,7 @@ class Records:
             try:
                 for line in lines:
                     handle.write(line if line.endswith(b"\n") else line + b"\n")
-            except (EOFError, OSError, lzma.LZMAError, zlib.error, ValueError) as error:
+            except (EOFError, OSError, lzma.LZMAError, zlib.error) as error:
                 if isinstance(error, OSError) and error.errno is not None:
                     raise InputError(f"{file}: cannot be unpacked to {tempfile.gettempdir()} ({error})") from None
                 self.problems[f"{file.name} is damaged; what follows the damage is lost"] += 1
