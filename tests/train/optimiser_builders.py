@@ -5,8 +5,8 @@ import torch
 from k25.model import K25Config, K25Model, TextConfig, VisionConfig, initialise
 
 
-def small_config(q_lora_rank: int | None = 24) -> K25Config:
-    """Every kind of parameter; matrices wide, tall and square; 6 experts, a count that two ranks share evenly."""
+def small_config(q_lora_rank: int | None = 25) -> K25Config:
+    """Every kind of parameter; matrices wide, tall and square; 25 rows, which two ranks cannot share evenly."""
     text = TextConfig(
         vocab_size=320,
         hidden_size=32,
@@ -33,7 +33,7 @@ def small_config(q_lora_rank: int | None = 24) -> K25Config:
     return K25Config(text, vision, bos_token_id=64, eos_token_id=65, pad_token_id=319, media_placeholder_token_id=85)
 
 
-def small_model(q_lora_rank: int | None = 24) -> K25Model:
+def small_model(q_lora_rank: int | None = 25) -> K25Model:
     model = K25Model(small_config(q_lora_rank))
     initialise(model, seed=0)
     return model

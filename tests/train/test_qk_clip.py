@@ -14,7 +14,7 @@ from k25.train.muonclip import MuonClip
 from k25.train.optimiser_config import OptimizerConfig
 from k25.train.qk_clip import QKClip
 
-WITH_AND_WITHOUT_QUERY_LATENT = pytest.mark.parametrize("q_lora_rank", [24, None])
+WITH_AND_WITHOUT_QUERY_LATENT = pytest.mark.parametrize("q_lora_rank", [25, None])
 
 
 class RecordedHeads:

@@ -18,6 +18,8 @@ _ITERATIONS = 5
 _SMALLEST_NORM = 1e-7
 # "Muon is Scalable for LLM Training" (arXiv 2502.16982, section 2.2): the usual root mean square of AdamW's updates.
 _UPDATE_RMS = 0.2
+# By `is_cuda`. A CPU iterates 1.4 times as fast while a batch stays in its cache; a GPU needs the parallel work.
+_NUMBERS_AT_ONCE = {False: 1 << 20, True: 1 << 26}
 
 
 def newton_schulz(x_BNM: Tensor, dtype: torch.dtype) -> Tensor:
@@ -46,10 +48,14 @@ def orthogonal_updates(stacks: Sequence[Tensor], dtype: torch.dtype) -> list[Ten
         rows, columns = stack.shape[1:]
         by_shape[min(rows, columns), max(rows, columns)].append(index)
     updates = list(stacks)
-    for (_, large), members in by_shape.items():
+    for (small, large), members in by_shape.items():
         wide = [_flip_tall(stacks[index]) for index in members]
         batch = wide[0] if len(wide) == 1 else torch.cat(wide)
-        orthogonal = newton_schulz(batch, dtype).to(batch.dtype).mul_(_UPDATE_RMS * math.sqrt(large))
+        orthogonal = torch.empty_like(batch)
+        at_once = max(1, _NUMBERS_AT_ONCE[batch.is_cuda] // (small * large))
+        for chunk, result in zip(batch.split(at_once), orthogonal.split(at_once), strict=True):
+            result.copy_(newton_schulz(chunk, dtype))
+        orthogonal.mul_(_UPDATE_RMS * math.sqrt(large))
         for index, part in zip(members, orthogonal.split([len(stack) for stack in wide]), strict=True):
             updates[index] = part if part.shape == stacks[index].shape else part.mT
     return updates
