@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -51,11 +50,8 @@ class SandboxSettings:
 
 
 def python_folders() -> tuple[Path, ...]:
-    """The folders that this interpreter and IPython need to start, and nothing else of the project around them."""
-    folders = {Path(sys.prefix), Path(sys.base_prefix)}
-    shell = find_spec("IPython")
-    if shell is not None and shell.origin is not None:
-        folders.add(Path(shell.origin).parent.parent)
-    folders = {folder.resolve() for folder in folders} | folders
-    outer = [folder for folder in folders if not any(parent in folders for parent in folder.parents)]
-    return tuple(sorted(outer))
+    """The folders of this interpreter and of the packages that it finds, and nothing of the project around them."""
+    packages = (Path(entry) for entry in sys.path if Path(entry).name in ("site-packages", "dist-packages"))
+    named = {Path(sys.prefix), Path(sys.base_prefix), *packages}
+    folders = {folder for name in named for folder in (name, name.resolve()) if folder.is_dir()}
+    return tuple(sorted(folder for folder in folders if not any(parent in folders for parent in folder.parents)))
