@@ -79,6 +79,30 @@ def test_a_slot_outside_the_cache_is_an_error_not_a_stray_write(variant, generat
         kernels.rotate_and_store(absorbed, query, latent, torch.ones(16), 1e-5, rotations, cache, torch.tensor([4]))
 
 
+@pytest.mark.parametrize("width", [1, 15, 16, 1000, 4096])
+def test_the_best_score_is_the_first_of_the_largest(variant, generator, width):
+    scores = torch.randint(-50, 50, (5, width), generator=generator).float()
+    scores[3] = float("-inf")
+    columns, values = kernels.best(scores)
+    assert torch.equal(values, scores.amax(-1))
+    assert columns.tolist() == [row.index(max(row)) for row in scores.tolist()]
+
+
+def test_a_row_with_a_score_that_is_not_a_number_has_no_best_score(variant):
+    for place in (0, 20, 32):
+        scores = torch.zeros(2, 33)
+        scores[1, place] = float("nan")
+        assert kernels.best(scores)[1].isnan().tolist() == [False, True]
+
+
+@pytest.mark.parametrize("width", [1, 15, 1000, 4097])
+def test_the_log_of_the_sum_of_exponentials_is_that_of_float64(variant, generator, width):
+    scores = 40 * torch.randn(6, width, generator=generator)
+    scores[4, width // 2], scores[5] = 300, scores[5] - 1e4
+    expected = scores.double().logsumexp(-1)
+    torch.testing.assert_close(kernels.log_sum_exp(scores).double(), expected, rtol=1e-6, atol=1e-5)
+
+
 def test_memory_from_one_chunk_does_not_overlap(variant):
     parts = [kernels.empty((number, 3), torch.bfloat16).fill_(number) for number in range(1, 40)]
     assert all(bool((part == number).all()) for number, part in enumerate(parts, 1))

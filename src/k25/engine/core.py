@@ -205,7 +205,8 @@ class EngineCore:
         outcomes = []
         # A generated placeholder would stand for features that do not exist when the answer is read again.
         never = self.model.config.media_placeholder_token_id if self.model.config.vision else None
-        sampled = sample(chosen, [sequence.sampling for sequence in sampling], filled, never)
+        states = [sequence.sampling for sequence in sampling]
+        sampled = sample(chosen, states, filled, never, use_kernels=self.config.kernels)
         for sequence, outcome in zip(sampling, sampled, strict=True):
             if outcome.token_id is None:
                 failures.append((sequence, "no token has a finite score: the guide or the biases allow none"))

@@ -6,6 +6,7 @@ was cut and whether it was cached change nothing. The order of the rules is in `
 Shape suffixes: R rows, V vocabulary, G guided rows, W 32-bit words of a mask, K candidates.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from k25 import kernels
 from k25.engine.types import SamplingParameters
 
 # Top-p first looks among so many likeliest tokens, which nearly always suffices; sorting the vocabulary is slow.
@@ -61,25 +63,36 @@ class Sampled:
 
 
 def sample(
-    logits_RV: Tensor, states: Sequence[SamplingState], masks: Sequence[Tensor | None], never: int | None = None
+    logits_RV: Tensor,
+    states: Sequence[SamplingState],
+    masks: Sequence[Tensor | None],
+    never: int | None = None,
+    *,
+    use_kernels: bool = False,
 ) -> list[Sampled]:
     """Choose a token per row of logits (any floating dtype); `masks[r]` (W,) int32 on the CPU is a guide's mask.
 
-    The token `never` is not chosen, though its probability counts in the log-probabilities.
+    The token `never` is not chosen, though its probability counts in the log-probabilities. `use_kernels` lets scores
+    on the CPU be searched and summed by the compiled kernels.
     """
+    fast = use_kernels and logits_RV.device.type == "cpu"
     raw_RV = logits_RV.float()
     if never is not None:
         unmasked_R = raw_RV[:, never].clone()
         raw_RV[:, never] = float("-inf")
     scores_RV = _adjusted(raw_RV, states, masks)
-    tokens_R, best_R = scores_RV.argmax(-1), scores_RV.amax(-1)
+    tokens_R, best_R = kernels.best(scores_RV) if fast else (scores_RV.argmax(-1), scores_RV.amax(-1))
     drawn = [row for row, state in enumerate(states) if state.parameters.temperature > 0]
     if drawn:
         rows = torch.tensor(drawn, device=raw_RV.device)
         tokens_R = tokens_R.index_copy(0, rows, _draw(scores_RV[rows], [states[row] for row in drawn]))
     if never is not None:
         raw_RV[:, never] = unmasked_R
-    return _outcomes(raw_RV, tokens_R, best_R, states)
+    wanted = any(state.parameters.logprobs or state.parameters.top_logprobs for state in states)
+    if not wanted:
+        return [Sampled(token, None, ()) for token in _tokens(tokens_R, best_R)]
+    log_sum_R = kernels.log_sum_exp(raw_RV) if fast else raw_RV.logsumexp(-1)
+    return _with_logprobs(raw_RV, log_sum_R[:, None], tokens_R, best_R, states)
 
 
 def uniform(seeds: Sequence[int], counters: Sequence[int]) -> npt.NDArray[np.float64]:
@@ -214,20 +227,23 @@ def _truncated(weights_RV: Tensor, parameters: Sequence[SamplingParameters]) -> 
     return torch.zeros_like(weights_RV).scatter_(1, ids_RK, kept_RK)
 
 
-def _outcomes(raw_RV: Tensor, tokens_R: Tensor, best_R: Tensor, states: Sequence[SamplingState]) -> list[Sampled]:
-    tokens, finite = tokens_R.tolist(), best_R.isfinite().tolist()
-    top = max(state.parameters.top_logprobs for state in states)
-    wanted = top > 0 or any(state.parameters.logprobs for state in states)
-    if not wanted:
-        return [Sampled(token if ok else None, None, ()) for token, ok in zip(tokens, finite, strict=True)]
-    log_sum_R1 = raw_RV.logsumexp(-1, keepdim=True)
+def _tokens(tokens_R: Tensor, best_R: Tensor) -> list[int | None]:
+    """None where not even the best score is finite."""
+    chosen = zip(tokens_R.tolist(), best_R.tolist(), strict=True)
+    return [token if math.isfinite(best) else None for token, best in chosen]
+
+
+def _with_logprobs(
+    raw_RV: Tensor, log_sum_R1: Tensor, tokens_R: Tensor, best_R: Tensor, states: Sequence[SamplingState]
+) -> list[Sampled]:
     chosen = (raw_RV.gather(1, tokens_R[:, None]) - log_sum_R1)[:, 0].tolist()
+    top = max(state.parameters.top_logprobs for state in states)
     values_RK, ids_RK = raw_RV.topk(min(top, raw_RV.shape[1]))
     pairs = zip((values_RK - log_sum_R1).tolist(), ids_RK.tolist(), strict=True)
     outcomes = []
-    for token, ok, logprob, (values, ids), state in zip(tokens, finite, chosen, pairs, states, strict=True):
+    for token, logprob, (values, ids), state in zip(_tokens(tokens_R, best_R), chosen, pairs, states, strict=True):
         p = state.parameters
         likeliest = tuple(zip(ids, values, strict=True))[: p.top_logprobs]
         asked = p.logprobs or p.top_logprobs > 0
-        outcomes.append(Sampled(token if ok else None, logprob if asked else None, likeliest))
+        outcomes.append(Sampled(token, logprob if asked else None, likeliest))
     return outcomes

@@ -18,6 +18,7 @@
     weights, experts = kernels.route(logits_TE, bias_E, experts_per_token, scaling)
     absorbed = up(query_THN, spare=R)                                 # room for the rotated part of the query
     kernels.rotate_and_store(absorbed, query_THQ, latent_TB, gain_C, eps, rotations, cache_SB, slots_T)
+    columns, values = kernels.best(scores_TV); kernels.log_sum_exp(scores_TV)                         # float32
     kernels.empty(shape, dtype)                                       # memory on huge pages, for a cache
 
 Weights are bfloat16, or INT4 in the release's layout; activations bfloat16 or float32, and results in their dtype. Sums
@@ -32,7 +33,7 @@ from k25.kernels.attention import latent_attention
 from k25.kernels.memory import empty
 from k25.kernels.mixture import PackedMixture, PackedNetworks
 from k25.kernels.packed import PackedHeads, PackedLinear, PackedStack
-from k25.kernels.steps import add_rms_norm, rms_norm, rotate_and_store, route
+from k25.kernels.steps import add_rms_norm, best, log_sum_exp, rms_norm, rotate_and_store, route
 from k25.kernels.variants import Availability, available, use
 
 __all__ = [
@@ -44,8 +45,10 @@ __all__ = [
     "PackedStack",
     "add_rms_norm",
     "available",
+    "best",
     "empty",
     "latent_attention",
+    "log_sum_exp",
     "rms_norm",
     "rotate_and_store",
     "route",

@@ -1,5 +1,5 @@
-// The small steps between products, each one operator instead of several: norms, routing, rotation and cache writes.
-// Activations are float here; a decode step has few rows, so one thread does each.
+// The small steps between products, each one operator instead of several: norms, routing, rotation and cache writes, and
+// what sampling asks of the scores. Activations are float here; a decode step has few rows, so one thread does most.
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <torch/library.h>
@@ -27,8 +27,7 @@ Tensor rms_norm(const Tensor& x, const std::optional<Tensor>& delta, const Tenso
   const float *scale = floats(gain, width, "gain"), *add = delta ? floats(*delta, x.numel(), "delta") : nullptr;
   for (int64_t t = 0; t < tokens; ++t) {
     float* row = x.data_ptr<float>() + t * x.stride(0);
-    if (add)
-      for (int64_t i = 0; i < width; ++i) row[i] += add[t * width + i];
+    if (add) chosen->add_scaled(add + t * width, 1.0f, width, row);
     chosen->normalise(row, scale, width, float(eps), out.data_ptr<float>() + t * width);
   }
   return out;
@@ -57,6 +56,30 @@ std::tuple<Tensor, Tensor> route(const Tensor& logits, const Tensor& bias, int64
     }
   }
   return {weights, chosen_experts};
+}
+
+// scores (T, V) -> the place of every row's largest score, and that score.
+std::tuple<Tensor, Tensor> best(const Tensor& scores) {
+  TORCH_CHECK(scores.dim() == 2 && scores.size(1) > 0, "scores must be (T, V)");
+  const float* from = floats(scores, -1, "scores");
+  const int64_t width = scores.size(1);
+  Tensor places = at::empty({scores.size(0)}, scores.options().dtype(at::kLong)), values = at::empty({scores.size(0)}, scores.options());
+  for_items(scores.size(0), duration(scores.nbytes(), 0), [&](int64_t t) {
+    const Best found = chosen->best(from + t * width, width);
+    places.data_ptr<int64_t>()[t] = found.place, values.data_ptr<float>()[t] = found.value;
+  });
+  return {places, values};
+}
+
+// scores (T, V) -> log(sum(exp(row))) of every row.
+Tensor log_sum_exp(const Tensor& scores) {
+  TORCH_CHECK(scores.dim() == 2, "scores must be (T, V)");
+  const float* from = floats(scores, -1, "scores");
+  const int64_t width = scores.size(1);
+  Tensor sums = at::empty({scores.size(0)}, scores.options());
+  for_items(scores.size(0), duration(2 * scores.nbytes(), 0),
+            [&](int64_t t) { sums.data_ptr<float>()[t] = chosen->log_sum_exp(from + t * width, width); });
+  return sums;
 }
 
 void rotate(const float* x, const float* turn, int64_t width, float* out) {
@@ -106,6 +129,8 @@ TORCH_LIBRARY_FRAGMENT(k25_kernels, m) {
   m.def("rms_norm(Tensor x, Tensor gain, float eps) -> Tensor");
   m.def("add_rms_norm(Tensor(a!) x, Tensor delta, Tensor gain, float eps) -> Tensor");
   m.def("route(Tensor logits, Tensor bias, int k, float scaling) -> (Tensor, Tensor)");
+  m.def("best(Tensor scores) -> (Tensor, Tensor)");
+  m.def("log_sum_exp(Tensor scores) -> Tensor");
   m.def("rotate_and_store(Tensor(a!) absorbed, Tensor query, Tensor latent, Tensor gain, float eps, Tensor turn, "
         "Tensor(b!) cache, Tensor slots) -> ()");
 }
@@ -116,5 +141,7 @@ TORCH_LIBRARY_IMPL(k25_kernels, CPU, m) {
     return k25::rms_norm(x, delta, gain, eps);
   });
   m.impl("route", k25::route);
+  m.impl("best", k25::best);
+  m.impl("log_sum_exp", k25::log_sum_exp);
   m.impl("rotate_and_store", k25::rotate_and_store);
 }

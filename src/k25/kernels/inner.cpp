@@ -29,19 +29,26 @@ void tile(const Matrix& matrix, int64_t block, const Rows& x, const int32_t* ind
 #pragma GCC unroll 4
       for (int j = 0; j < 4; ++j) {
         const int64_t input = k + octet * 8 + 2 * j;
+        v16u word[N];
 #pragma GCC unroll 4
         for (int n = 0; n < N; ++n) {
-          const v16u word = load<v16u>(here + n * words_per_block + (INT4 ? 0 : j * LANES));
+          const uint32_t* from = here + n * words_per_block + (INT4 ? 0 : j * LANES);
+          word[n] = load<v16u>(from);
+          if constexpr (INT4 && !WIDE) word[n] = nibble_pairs(word[n], j);
+          if (!INT4 || j == 0) __builtin_prefetch(from + N * words_per_block, 0, 2);
+        }
+#pragma GCC unroll 8
+        for (int m = 0; m < M; ++m) {
           if constexpr (!WIDE) {
-            const v16u pairs = INT4 ? nibble_pairs(word, j) : word;
-#pragma GCC unroll 8
-            for (int m = 0; m < M; ++m) sum[m][n] = dot_pairs(sum[m][n], pairs, load<uint32_t>(rows[m] + input));
+            const auto pair = load<uint32_t>(rows[m] + input);
+#pragma GCC unroll 4
+            for (int n = 0; n < N; ++n) sum[m][n] = dot_pairs(sum[m][n], word[n], pair);
           } else {
-            const v16f even = INT4 ? __builtin_convertvector((v16i)(word >> (4 * j) & 15), v16f) - 8.0f : (v16f)(word << 16);
-            const v16f odd = INT4 ? __builtin_convertvector((v16i)(word >> (16 + 4 * j) & 15), v16f) - 8.0f
-                                  : (v16f)(word & 0xffff0000u);
-#pragma GCC unroll 8
-            for (int m = 0; m < M; ++m) {
+#pragma GCC unroll 4
+            for (int n = 0; n < N; ++n) {
+              const v16f even = INT4 ? __builtin_convertvector((v16i)(word[n] >> (4 * j) & 15), v16f) - 8.0f : (v16f)(word[n] << 16);
+              const v16f odd = INT4 ? __builtin_convertvector((v16i)(word[n] >> (16 + 4 * j) & 15), v16f) - 8.0f
+                                    : (v16f)(word[n] & 0xffff0000u);
               sum[m][n] += even * rows[m][input];
               sum[m][n] += odd * rows[m][input + 1];
             }
@@ -231,7 +238,7 @@ template <bool DOT, class K>
 void attend_rows(const Attention& a) {
   const int64_t ld = a.mix_stride;
   float* mix = a.mix;
-  std::memset(mix, 0, HEAD_GROUP * ld * sizeof(float));
+  std::memset(mix, 0, (a.heads + 7) / 8 * 8 * ld * sizeof(float));
   float largest[HEAD_GROUP];
   v16f total[HEAD_GROUP] = {};
   for (float& value : largest) value = -INFINITY;
@@ -245,28 +252,31 @@ void attend_rows(const Attention& a) {
       keys[k] = (const K*)a.cache + (a.table[at / a.page_size] * a.page_size + at % a.page_size) * a.width;
     }
     scores<DOT, K>(a, keys, count, weights);
+    const int padded = (count + 2 * LANES - 1) / (2 * LANES) * 2 * LANES;
     for (int h = 0; h < a.heads; ++h) {
-      for (int k = count; k < KEY_BLOCK; ++k) weights[h][k] = -INFINITY;
+      for (int k = count; k < padded; ++k) weights[h][k] = -INFINITY;
       v16f most = load<v16f>(weights[h]);
-      for (int k = LANES; k < KEY_BLOCK; k += LANES) {
+      for (int k = LANES; k < padded; k += LANES) {
         const v16f next = load<v16f>(weights[h] + k);
         most = most > next ? most : next;
       }
       const float peak = std::max(largest[h], maximum(most));
       if (peak > largest[h]) {
-        const float shrink = largest[h] == -INFINITY ? 0.0f : std::exp(largest[h] - peak);
-        for (int64_t c = 0; c < ld; c += LANES) store(mix + h * ld + c, load<v16f>(mix + h * ld + c) * shrink);
-        total[h] = total[h] * shrink;
+        if (start > 0) {
+          const float shrink = std::exp(largest[h] - peak);
+          for (int64_t c = 0; c < ld; c += LANES) store(mix + h * ld + c, load<v16f>(mix + h * ld + c) * shrink);
+          total[h] = total[h] * shrink;
+        }
         largest[h] = peak;
       }
-      for (int k = 0; k < KEY_BLOCK; k += LANES) {
+      for (int k = 0; k < padded; k += LANES) {
         const v16f raw = load<v16f>(weights[h] + k);
         const v16f weight = raw == -INFINITY ? v16f{} : exponential(raw - peak);
         total[h] += weight;
         store(weights[h] + k, weight);
       }
       if constexpr (DOT)
-        for (int k = 0; k < KEY_BLOCK; k += 2 * LANES)
+        for (int k = 0; k < padded; k += 2 * LANES)
           store_bf16(&pairs[h][k / 2], load<v16f>(weights[h] + k), load<v16f>(weights[h] + k + LANES));
     }
     const bool eight = MANY_REGISTERS && a.heads > 4;
@@ -276,7 +286,11 @@ void attend_rows(const Attention& a) {
   for (int h = 0; h < a.heads; ++h) {
     float sum = 0;
     for (int l = 0; l < LANES; ++l) sum += total[h][l];
-    for (int64_t c = 0; c < a.values; ++c) a.out[h * a.values + c] = a.context > 0 ? mix[h * ld + c] / sum : 0.0f;
+    const float inverse = a.context > 0 ? 1 / sum : 0.0f;
+    for_vectors(a.values, [&](int64_t c, int64_t lanes) {
+      const v16f part = load<v16f>(mix + h * ld + c) * inverse;
+      std::memcpy(a.out + h * a.values + c, &part, lanes * sizeof(float));
+    });
   }
 }
 
@@ -308,6 +322,51 @@ void to_bf16(const float* from, int64_t count, bf16* to) {
   });
 }
 
+// sum += weight * x.
+void add_scaled(const float* x, float weight, int64_t count, float* sum) {
+  for_vectors(count, [&](int64_t i, int64_t lanes) {
+    const size_t bytes = lanes * sizeof(float);
+    const v16f total = load_part<v16f>(sum + i, bytes) + load_part<v16f>(x + i, bytes) * weight;
+    std::memcpy(sum + i, &total, bytes);
+  });
+}
+
+// The largest value and its first place; not a number where any value is none.
+Best best(const float* x, int64_t count) {
+  v16f most = splat(-INFINITY);
+  v16i place{}, wrong{}, here;
+  for (int l = 0; l < LANES; ++l) here[l] = l;
+  const int64_t whole = count / LANES * LANES;
+  for (int64_t i = 0; i < whole; i += LANES, here += LANES) {
+    const v16f value = load<v16f>(x + i);
+    wrong |= value != value;
+    place = value > most ? here : place;
+    most = value > most ? value : most;
+  }
+  Best found{0, -INFINITY};
+  bool number = true;
+  for (int l = 0; l < LANES; ++l) {
+    if (most[l] > found.value || (most[l] == found.value && place[l] < found.place)) found = {place[l], most[l]};
+    number &= !wrong[l];
+  }
+  for (int64_t i = whole; i < count; ++i) {
+    if (x[i] > found.value) found = {i, x[i]};
+    number &= x[i] == x[i];
+  }
+  return number ? found : Best{found.place, NAN};
+}
+
+float log_sum_exp(const float* x, int64_t count) {
+  const float most = best(x, count).value;
+  v16f sums{};
+  const int64_t whole = count / LANES * LANES;
+  for (int64_t i = 0; i < whole; i += LANES) sums += exponential(load<v16f>(x + i) - most);
+  float sum = 0;
+  for (int l = 0; l < LANES; ++l) sum += sums[l];
+  for (int64_t i = whole; i < count; ++i) sum += std::exp(x[i] - most);
+  return std::log(sum) + most;
+}
+
 void to_float(const bf16* from, int64_t count, float* to) {
   for_vectors(count, [&](int64_t i, int64_t lanes) {
     const v16f part = widen(load_part<v16h>(from + i, lanes * sizeof(bf16)));
@@ -320,6 +379,6 @@ void to_float(const bf16* from, int64_t count, float* to) {
 #define K25_TEXT(name) #name
 #define K25_NAME(name) K25_TEXT(name)
 const Kernels K25_VARIANT = {K25_NAME(K25_VARIANT), DOTS, product, swiglu, attend, normalise,
-                             to_bf16, to_float};
+                             to_bf16, to_float, add_scaled, best, log_sum_exp};
 
 }  // namespace k25

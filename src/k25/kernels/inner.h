@@ -43,6 +43,11 @@ struct Attention {
   float* out;  // (heads, values)
 };
 
+struct Best {
+  int64_t place;
+  float value;
+};
+
 struct Kernels {
   const char* name;
   bool dots_bf16;  // multiplies bf16 by bf16; false: widens weights to float
@@ -53,6 +58,9 @@ struct Kernels {
   void (*normalise)(const float* x, const float* gain, int64_t count, float eps, float* out);
   void (*to_bf16)(const float* from, int64_t count, bf16* to);
   void (*to_float)(const bf16* from, int64_t count, float* to);
+  void (*add_scaled)(const float* x, float weight, int64_t count, float* sum);
+  Best (*best)(const float* x, int64_t count);
+  float (*log_sum_exp)(const float* x, int64_t count);
 };
 
 extern const Kernels portable;

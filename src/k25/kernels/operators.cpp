@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <array>
 #include <chrono>
+#include <memory>
 
 namespace k25 {
 
@@ -201,9 +202,8 @@ Tensor mixture(const Tensor& x, const Tensor& weights, const Tensor& experts, co
   }
   const Activations source(x.data_ptr(), is_bf16(x), tokens, width, x.stride(0), widest_input);
   const bool half = chosen->dots_bf16;
-  std::vector<float> wide_hidden(half ? 0 : rows * hidden_width);
-  std::vector<bf16> half_hidden(half ? rows * hidden_width : 0);
-  const Rows hidden{half ? (const void*)half_hidden.data() : wide_hidden.data(), hidden_width};
+  const auto hidden_values = std::make_unique_for_overwrite<char[]>(rows * hidden_width * (half ? sizeof(bf16) : sizeof(float)));
+  const Rows hidden{hidden_values.get(), hidden_width};
 
   for_items(int64_t(items.size()), duration(bytes, products), [&](int64_t item) {
     const Visit& visit = work[items[item].visit];
@@ -216,8 +216,7 @@ Tensor mixture(const Tensor& x, const Tensor& weights, const Tensor& experts, co
       chosen->product(visit.up->matrix(2 * visit.network + 1), block, blocks, source.rows, &visit.tokens[r], here, up);
       for (int m = 0; m < here; ++m) {
         chosen->swiglu(gate + m * ITEM, up + m * ITEM, blocks * LANES, gate + m * ITEM);
-        void* to = half ? (void*)half_hidden.data() : wide_hidden.data();
-        write_row(gate + m * ITEM, to, half, (visit.first + r + m) * hidden_width + block * LANES, blocks * LANES);
+        write_row(gate + m * ITEM, hidden_values.get(), half, (visit.first + r + m) * hidden_width + block * LANES, blocks * LANES);
       }
     }
   });
@@ -236,8 +235,7 @@ Tensor mixture(const Tensor& x, const Tensor& weights, const Tensor& experts, co
         for (int m = 0; m < here; ++m) index[m] = int32_t(visit.first + r + m);
         chosen->product(visit.down->matrix(visit.network), block, blocks, hidden, index, here, tile);
         for (int m = 0; m < here; ++m)
-          for (int c = 0; c < blocks * LANES; ++c)
-            sum[visit.tokens[r + m] * ITEM + c] += visit.weights[r + m] * tile[m * ITEM + c];
+          chosen->add_scaled(tile + m * ITEM, visit.weights[r + m], blocks * LANES, &sum[visit.tokens[r + m] * ITEM]);
       }
     }
     for (int64_t t = 0; t < tokens; ++t) write_row(&sum[t * ITEM], out.data_ptr(), is_bf16(x), t * width + block * LANES, columns);
@@ -282,13 +280,14 @@ Tensor latent_attention(const Tensor& query, const Tensor& cache, const Tensor& 
   for_items(tokens * groups, duration(rows * width * 2, rows * heads * 2 * width), [&](int64_t item) {
     const int64_t t = item / groups, head = item % groups * group;
     const int here = int(std::min(group, heads - head));
-    std::vector<float> mix(HEAD_GROUP * stride), result(here * values);
+    const auto mix = std::make_unique_for_overwrite<float[]>(HEAD_GROUP * stride);
+    const auto result = std::make_unique_for_overwrite<float[]>(here * values);
     chosen->attend({.query = from + (t * heads + head) * width * (dots ? 2 : 4), .query_stride = width,
                     .cache = cache.data_ptr(), .table = table.data_ptr<int32_t>() + t * table.size(1),
                     .page_size = page_size, .context = context[t], .width = width, .values = values, .heads = here,
-                    .wide_cache = !is_bf16(cache), .scale = float(scale), .mix = mix.data(),
-                    .mix_stride = stride, .out = result.data()});
-    write_row(result.data(), out.data_ptr(), is_bf16(query), (t * heads + head) * values, here * values);
+                    .wide_cache = !is_bf16(cache), .scale = float(scale), .mix = mix.get(),
+                    .mix_stride = stride, .out = result.get()});
+    write_row(result.get(), out.data_ptr(), is_bf16(query), (t * heads + head) * values, here * values);
   });
   return out;
 }

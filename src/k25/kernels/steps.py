@@ -1,4 +1,4 @@
-"""The small steps between a decode step's products, each one operator: norms, routing, rotation and cache writes.
+"""The small steps between a decode step's products, each one operator: norms, routing, rotation, cache writes, scores.
 
 Activations and gains are float32. Shape suffixes as in `reference`; also N nope width, R rotated width, C kv_lora_rank,
 B = C + R.
@@ -66,6 +66,22 @@ def rotate_and_store(
     normed_TC = F.rms_norm(latent_TB[:, :rank], gain_C.shape, gain_C, eps)
     row_TB = torch.cat((normed_TC, _rotate(latent_TB[:, rank:], rotations_TP)), dim=-1)
     cache_SB.index_copy_(0, slots_T, row_TB.to(cache_SB.dtype))
+
+
+def best(scores_TV: Tensor) -> tuple[Tensor, Tensor]:
+    """Every row's likeliest column (T,) int64, the first of equals, and its score (T,): NaN if any of the row is."""
+    if compiled():
+        places_T, values_T = torch.ops.k25_kernels.best.default(scores_TV)
+        return places_T, values_T
+    values_T, places_T = scores_TV.max(-1)
+    return places_T, values_T
+
+
+def log_sum_exp(scores_TV: Tensor) -> Tensor:
+    """log(sum(exp(row))) of every row: (T,)."""
+    if compiled():
+        return torch.ops.k25_kernels.log_sum_exp.default(scores_TV)
+    return scores_TV.logsumexp(-1)
 
 
 def _rotate(x: Tensor, rotations: Tensor) -> Tensor:

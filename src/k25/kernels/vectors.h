@@ -45,8 +45,13 @@ inline void store(float* to, v16f value) { std::memcpy(to, &value, sizeof(value)
 inline v16f splat(float value) { return v16f{} + value; }
 inline v16f widen(v16h value) { return (v16f)(__builtin_convertvector(value, v16u) << 16); }
 inline v16h narrow(v16f value) {  // to nearest, ties to even
+#if defined(__AVX512BF16__)
+  const __m256bh rounded = _mm512_cvtneps_pbh((__m512)value);
+  return load<v16h>(&rounded);
+#else
   const v16u bits = (v16u)value, rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
   return __builtin_convertvector(value == value ? rounded : v16u{} + 0x7fc0, v16h);
+#endif
 }
 
 // run(first, lanes) over `count` values: whole vectors, then what is left.
