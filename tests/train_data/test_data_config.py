@@ -1,10 +1,10 @@
 """Mistakes in the data table: each is named with its place and a remedy."""
 
 import pytest
-from packed_streams import SUMS, streams
+from packed_streams import PICTURES, SUMS, streams, tokenizer
 
 from k25.errors import InputError
-from k25.train.data import parse_data_config
+from k25.train.data import Streams, parse_data_config
 
 
 def table(**settings):
@@ -64,5 +64,14 @@ def test_a_source_that_never_fits_is_an_error_and_no_endless_search():
 
 def test_an_error_in_a_worker_reaches_the_caller_as_itself():
     data = streams({"a": SUMS}, longest_document=4)
-    with pytest.raises(InputError, match=r"^source 'a': no sample can be used"):
-        next(iter(data.iterate(range(4), workers=1)))
+    with (
+        pytest.raises(InputError, match=r"^source 'a': no sample can be used"),
+        data.in_order(range(4), workers=1) as batches,
+    ):
+        next(batches)
+
+
+def test_a_model_without_a_vision_tower_refuses_pictures():
+    table = {"sequence_tokens": 512, "sources": {"pictures": PICTURES}}
+    with pytest.raises(InputError, match="need a model with a vision tower"):
+        Streams(parse_data_config(table), tokenizer()).batch(0)

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import multiprocessing
 from collections import Counter
 
 import pytest
@@ -28,14 +29,17 @@ def test_streams_are_the_same_in_whatever_order_they_are_asked_for(indices):
 @pytest.mark.parametrize("workers", [1, 2])
 def test_worker_processes_change_nothing(workers):
     data = streams(MIXED)
-    ahead = list(data.iterate(range(3, 17), workers=workers))
+    with data.in_order(range(3, 17), workers=workers) as batches:
+        ahead = list(batches)
     assert len(ahead) == 14
     assert all(equal(batch, data.batch(index)) for index, batch in zip(range(3, 17), ahead, strict=True))
 
 
 def test_resuming_at_a_stream_continues_the_sequence_exactly():
-    whole = list(streams(MIXED).iterate(range(20)))
-    rest = list(streams(MIXED).iterate(range(7, 20)))
+    with streams(MIXED).in_order(range(20)) as batches:
+        whole = list(batches)
+    with streams(MIXED).in_order(range(7, 20), workers=1) as batches:
+        rest = list(batches)
     assert all(equal(one, other) for one, other in zip(whole[7:], rest, strict=True))
 
 
@@ -43,6 +47,15 @@ def test_resuming_at_a_stream_continues_the_sequence_exactly():
 def test_ranks_together_take_the_streams_of_one_process(step, ranks):
     shares = [rank_streams(step, 12, rank, ranks) for rank in range(ranks)]
     assert [index for share in shares for index in share] == list(rank_streams(step, 12))
+
+
+def test_workers_end_when_nobody_wants_more():
+    with streams(MIXED).in_order(range(10**9), workers=2) as batches:
+        next(batches)
+        assert len(multiprocessing.active_children()) == 2
+    for process in multiprocessing.active_children():
+        process.join(20)
+    assert not multiprocessing.active_children()
 
 
 def test_streams_that_cannot_be_divided_among_ranks_are_refused():
@@ -56,14 +69,14 @@ def test_another_seed_gives_other_streams():
 
 def test_streams_are_full_but_never_too_full():
     data = streams(MIXED, block_streams=16, sequence_tokens=1024)
-    lengths = [len(batch.tokens_T) for batch in data.iterate(range(32))]
+    lengths = [len(batch.tokens_T) for batch in map(data.batch, range(32))]
     assert max(lengths) <= 1024
     assert sum(lengths) >= 0.97 * 32 * 1024
 
 
 def test_sources_share_the_tokens_by_weight():
     data = streams({"a": SUMS | {"weight": 3}, "b": SUMS | {"weight": 1}}, block_streams=16)
-    tokens = Counter(source for batch in data.iterate(range(48)) for source in batch.sources_T.tolist())
+    tokens = Counter(source for batch in map(data.batch, range(48)) for source in batch.sources_T.tolist())
     assert tokens[0] / tokens.total() == pytest.approx(0.75, abs=0.01)
     assert data.weights(0) == pytest.approx({"a": 0.75, "b": 0.25})
 

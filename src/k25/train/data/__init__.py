@@ -1,8 +1,9 @@
 """From sources to packed streams, the same ones in every run of a configuration.
 
     streams = Streams(parse_data_config(table), tokenizer, processor)
-    for batch in streams.iterate(rank_streams(step, streams_per_step=16, rank=0, ranks=2)):
-        ...
+    with streams.in_order(rank_streams(step, streams_per_step=16, rank=0, ranks=2)) as batches:
+        for batch in batches:
+            ...
 
 | file | what |
 |---|---|

@@ -14,6 +14,7 @@ from k25.chat import special_tokens as special
 from k25.chat.messages import TextPart
 from k25.chat.rendering import VIDEO_PIECE, Piece, Rendering, control_piece, media_block, text_piece
 from k25.chat.training_targets import training_samples
+from k25.errors import InputError
 from k25.media import Frames, ImageInput, MediaProcessor, VideoCount, VideoInput
 from k25.media.processor import MediaInput
 from k25.tasks import Sample
@@ -56,11 +57,12 @@ class Draft:
         is_target = [False, *self.is_target[start + 1 : end]]
         return replace(self, token_ids=self.token_ids[start:end], is_target=is_target, was_cut=True)
 
-    def document(self, processor: MediaProcessor) -> Document:
+    def document(self, processor: MediaProcessor | None) -> Document:
         """The document with its pixels. Raises InputError if a picture or video turns out to be damaged."""
         common = (self.token_ids, self.is_target, self.source)
         if not self.media:
             return Document(*common, loss_weight=self.loss_weight)
+        assert processor is not None, "without one, drafts have no media"
         batch = processor(self.media)
         grids = tuple((int(frames), int(rows), int(columns)) for frames, rows, columns in batch.grid_thws)
         return Document(*common, np.asarray(batch.pixel_values), grids, self.loss_weight)
@@ -72,11 +74,13 @@ class Drafter:
     Args:
         source: its name.
         tokenizer: the vocabulary.
-        processor: counts the tokens of pictures and videos.
+        processor: counts the tokens of pictures and videos; None refuses them.
         loss_weight: weight of the targets.
     """
 
-    def __init__(self, source: str, tokenizer: Tokenizer, processor: MediaProcessor, loss_weight: float = 1.0) -> None:
+    def __init__(
+        self, source: str, tokenizer: Tokenizer, processor: MediaProcessor | None, loss_weight: float = 1.0
+    ) -> None:
         self._source = source
         self._tokenizer = tokenizer
         self._processor = processor
@@ -165,7 +169,9 @@ class Drafter:
         return Draft(token_ids, is_target, self._source, self._loss_weight, media, patches, can_be_cut)
 
     def _sizes(self, media: Sequence[MediaInput]) -> "_Sizes":
-        counts = [self._processor.count(one) for one in media]
+        if media and self._processor is None:
+            raise InputError("samples with pictures or videos need a model with a vision tower")
+        counts = [self._processor.count(one) for one in media] if self._processor else []
         images = [count.tokens for count in counts if not isinstance(count, VideoCount)]
         videos = [_chunks(count) for count in counts if isinstance(count, VideoCount)]
         return _Sizes(images, videos, [count.tokens for count in counts], [count.patches for count in counts])

@@ -1,6 +1,6 @@
 """Streams prepared ahead by worker processes: torch's DataLoader over runs of streams of one block, in order."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from itertools import groupby
 
 from torch.utils.data import DataLoader, Dataset
@@ -25,7 +25,7 @@ class _Runs(Dataset[list[PackedBatch] | InputError]):
             return error
 
 
-def prefetched(streams: Streams, indices: Iterable[int], workers: int) -> Iterator[PackedBatch]:
+def prefetched(streams: Streams, indices: Iterable[int], workers: int) -> Generator[PackedBatch]:
     """The streams of `indices` in order; with 0 workers they are made when they are asked for."""
     if workers == 0:
         yield from map(streams.batch, indices)

@@ -8,6 +8,7 @@ interruptions can change the sequence.
 
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,7 +49,7 @@ class Streams:
     Args:
         config: the `[data]` table.
         tokenizer: the vocabulary.
-        processor: how media become patches; it must match the model's vision tower.
+        processor: how media become patches, as the model's vision tower takes them; None refuses media.
 
     Raises:
         InputError: a source is empty, unreadable or names unknown tasks.
@@ -58,7 +59,7 @@ class Streams:
         self.config = config
         self.source_names = tuple(config.sources)
         self._tokenizer = tokenizer
-        self._processor = processor or MediaProcessor(threads=1)
+        self._processor = processor
         self._sources = [self._open(name, source) for name, source in config.sources.items()]
         self._quotas = np.zeros((0, len(self._sources)))
         self._blocks: OrderedDict[int, Block] = OrderedDict()
@@ -76,15 +77,26 @@ class Streams:
         for draft in block.streams[place]:
             try:
                 documents.append(draft.document(self._processor))
-            except InputError as error:
+            except InputError as error:  # its header was sound, its content is not
                 skipped[f"{draft.source}: {str(error).split(': ', 1)[-1]}"] += 1
         return pack_documents(documents, self.source_names, skipped)
 
-    def iterate(self, indices: Iterable[int], workers: int | None = None) -> Iterator[PackedBatch]:
-        """The streams of `indices` in that order, prepared ahead by `workers` processes, else as configured."""
+    @contextmanager
+    def in_order(self, indices: Iterable[int], workers: int | None = None) -> Iterator[Iterator[PackedBatch]]:
+        """The streams of `indices` in that order, prepared ahead by `workers` processes, else as configured.
+
+            with streams.in_order(range(first, last)) as batches:
+                for batch in batches: ...
+
+        The processes end with the block.
+        """
         from k25.train.data.prefetch import prefetched
 
-        return prefetched(self, indices, self.config.workers if workers is None else workers)
+        batches = prefetched(self, indices, self.config.workers if workers is None else workers)
+        try:
+            yield batches
+        finally:
+            batches.close()
 
     def block(self, number: int) -> Block:
         """The drafts of one block, before any pixel is computed."""
