@@ -33,7 +33,7 @@ def test_a_skewed_stream_becomes_balanced():
     common_direction = torch.randn(32, generator=generator)
     violations = []
     for _ in range(300):
-        x = torch.randn(512, 32, generator=generator) + common_direction
+        x = torch.randn(512, 32, generator=generator) + 2 * common_direction
         with torch.no_grad():
             loads = torch.stack([router(x)[1].flatten().bincount(minlength=6) for router in routers(model)])
         violations.append(max_violation(loads))
