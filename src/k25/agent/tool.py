@@ -200,7 +200,7 @@ class Toolset:
         if found is None:
             return ToolOutput.error(self._unknown(name), "unknown tool")
         try:
-            validated = found.validate(_parse(arguments))
+            validated = found.validate(parse_arguments(arguments))
         except ArgumentError as problem:
             hint = f"The parameters of {found.name} are {json.dumps(found.parameters)}"
             return ToolOutput.error(f"Wrong arguments for {found.name}: {problem}. {hint}", "bad arguments")
@@ -227,8 +227,11 @@ class _Opened:
         await self._toolset.close()
 
 
-def _parse(arguments: str | JsonObject) -> JsonObject:
-    """The arguments as an object. Models also write nothing for no arguments, and JSON inside a JSON string."""
+def parse_arguments(arguments: str | JsonObject) -> JsonObject:
+    """The arguments as an object. Models also write nothing for no arguments, and JSON inside a JSON string.
+
+    Raises ArgumentError.
+    """
     value: Any = arguments
     try:
         for _ in range(2):
