@@ -23,6 +23,8 @@ for name, summary in {
     "render": "Print the exact prompt that a conversation becomes.",
     "tokens": "Count the tokens of texts, images and videos.",
     "serve": "Serve a checkpoint or a preset behind an OpenAI-compatible API.",
+    "pretrain": "Train a pre-training stage (vision, joint or long-context) from a recipe.",
+    "sft": "Fine-tune on conversations from a recipe.",
     "chat": "Chat in the terminal with a server or a local checkpoint.",
 }.items():
     app.command(f"k25.cli.{name}:main", name=name, help=summary)
@@ -34,6 +36,9 @@ EXTRA_OF = {
     "PIL": "media",
     "torch": "model",
     "tokenizers": "tokenizer",
+    "tensorboard": "train",
+    "tomli_w": "train",
+    "matplotlib": "train",
 } | dict.fromkeys(("fastapi", "llguidance", "multipart", "prometheus_client", "uvicorn"), "serve")
 
 

@@ -8,7 +8,7 @@ import difflib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, cast
 
@@ -70,6 +70,16 @@ class MediaConfig:
         return self.in_patch_limit if self.in_patch_limit_each_frame is None else self.in_patch_limit_each_frame
 
     @classmethod
+    def for_context(cls, tokens: int, patch_size: int, merge_kernel_size: int) -> "MediaConfig":
+        """Settings for a small model: a picture takes up to a sixteenth of the context, a frame a quarter of that."""
+        return cls(
+            in_patch_limit=tokens // 4,
+            in_patch_limit_each_frame=tokens // 16,
+            patch_size=patch_size,
+            merge_kernel_size=merge_kernel_size,
+        )
+
+    @classmethod
     def from_dict(cls, values: Mapping[str, Any], name: str = "media_proc_cfg") -> "MediaConfig":
         """Settings from the mapping `media_proc_cfg`; `name` appears in errors.
 
@@ -115,6 +125,11 @@ class MediaConfig:
         if not isinstance(content, dict) or not isinstance(content.get("media_proc_cfg"), dict):
             raise InputError(f"{path}: has no object media_proc_cfg; give the {FILE_NAME} of a K2.5 checkpoint")
         return cls.from_dict(cast(dict[str, Any], content["media_proc_cfg"]), f"{path}: media_proc_cfg")
+
+    def save(self, folder: str | Path) -> None:
+        """Write `preprocessor_config.json` into a checkpoint folder."""
+        content = {"media_proc_cfg": {"config_type": _RELEASED_CONFIG_TYPE, **asdict(self)}}
+        (Path(folder) / FILE_NAME).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 @dataclass(frozen=True)

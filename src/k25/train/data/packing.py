@@ -15,6 +15,8 @@ from k25.train.data.drafts import Draft
 
 _RESERVE = 0.15  # share of the tokens that is kept, as the shortest documents, for the gaps
 
+NO_ROOM = "no room in its block"
+
 
 @dataclass
 class Stream:
@@ -46,6 +48,19 @@ def best_fit(drafts: Iterable[Draft], streams: Sequence[Stream]) -> list[Draft]:
         streams[place].add(draft)
         insort(rooms, (streams[place].tokens_left, place))
     return left_over
+
+
+def thin_out(drafts: Sequence[Draft], most: float, chance: random.Random) -> tuple[list[Draft], int]:
+    """Documents of at most `most` tokens in all, chosen blindly, and how many were left out.
+
+    Without it, whatever a block has too much of would be made up for by its shortest documents, which are packed last.
+    """
+    kept = []
+    for draft in chance.sample(drafts, len(drafts)):
+        if len(draft) <= most:
+            kept.append(draft)
+            most -= len(draft)
+    return kept, len(drafts) - len(kept)
 
 
 def pack_block(
@@ -87,7 +102,7 @@ def _cut_into_gaps(left_over: list[Draft], streams: list[Stream], least: int, lo
     """Let plain text fill the gaps of at least `least` tokens in pieces; what then remains of it is lost."""
     for draft in left_over:
         if not draft.can_be_cut:
-            lost["no room in its block"] += 1
+            lost[NO_ROOM] += 1
             continue
         start = 0
         while start < len(draft):
@@ -97,4 +112,4 @@ def _cut_into_gaps(left_over: list[Draft], streams: list[Stream], least: int, lo
                 break
             widest.add(draft.part(start, start + size))
             start += size
-        lost["no room in its block" if start == 0 else "cut to fill gaps"] += 1
+        lost[NO_ROOM if start == 0 else "cut to fill gaps"] += 1

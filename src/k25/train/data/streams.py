@@ -20,7 +20,7 @@ from k25.media import MediaProcessor
 from k25.train.batch import Document, PackedBatch, pack_documents
 from k25.train.data.config import DataConfig, SourceConfig, TasksSource, TextSource
 from k25.train.data.drafts import Draft, Drafter
-from k25.train.data.packing import pack_block
+from k25.train.data.packing import NO_ROOM, pack_block, thin_out
 from k25.train.data.schedule import weights_at
 from k25.train.data.sources import Source, TaskSource, conversations_source, seeded, text_source
 
@@ -148,7 +148,10 @@ class Streams:
         if not drafts:
             raise InputError(f"data: nothing can be used in streams from {number * config.block_streams} on")
         chance = seeded(config.seed, "packing", number)
-        streams, lost = pack_block(drafts, config.block_streams, config.sequence_tokens, config.vision_budget, chance)
+        most = config.block_streams * config.sequence_tokens * (1 + config.surplus)
+        kept, thinned = thin_out(drafts, most, chance)
+        streams, lost = pack_block(kept, config.block_streams, config.sequence_tokens, config.vision_budget, chance)
+        lost[NO_ROOM] += thinned
         if number == 0:
             for source in self._sources:
                 problems = getattr(source, "problems", {})

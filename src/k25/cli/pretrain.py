@@ -1,0 +1,29 @@
+"""`k25 pretrain`."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from k25.cli.train_run import run_stage
+
+
+def main(
+    recipe: str,
+    *,
+    run: Path | None = None,
+    start_from: Annotated[str | None, Parameter(name=["--from"])] = None,
+    set_: Annotated[list[str] | None, Parameter(name=["--set"], negative="")] = None,
+) -> None:
+    """Train a pre-training stage (vision, joint or long-context) from a recipe.
+
+    Run it again to continue where it stopped. Under torchrun all processes train together:
+    torchrun --nproc-per-node 8 -m k25 pretrain RECIPE
+
+    Args:
+        recipe: A recipe file, or the name of one that comes with K25, such as nano/joint.
+        run: Folder of the run [runs/RECIPE].
+        start_from: A run or a checkpoint whose weights it starts from; takes the place of the recipe's own.
+        set_: Change a value of the recipe: --set optimizer.muon_lr=1e-3; can be repeated.
+    """
+    run_stage(recipe, ("vision", "joint", "long-context"), run=run, start_from=start_from, overrides=set_ or [])

@@ -1,0 +1,182 @@
+"""A run as typed data: what is trained, on what, how, and how it is watched.
+
+Recipes are TOML files. Every key has a meaning and a type: an unknown or wrong one is an error that names the key and
+the nearest valid one. Values can be overridden one by one (`optimizer.muon_lr=1e-3`); the resolved recipe is written
+into the run's folder.
+"""
+
+import difflib
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+import k25
+from k25.errors import InputError
+from k25.train.data.config import DataConfig
+from k25.train.optimiser_config import OptimizerConfig
+from k25.train.parallel.config import ParallelConfig
+from k25.train.schedules import ScheduleConfig
+from k25.train.step_config import StepConfig
+
+_Count = Annotated[int, Field(ge=1)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelConfig(_Section):
+    """Which network, and where its weights come from.
+
+    Attributes:
+        preset: the architecture; read from `start_from` where that is given.
+        text: fields of the text model's configuration to change, such as `rope_scaling`.
+        vision: fields of the vision tower's configuration to change.
+        start_from: a checkpoint in the released layout, or a run's folder; random weights without it.
+        trained: parts that learn: `vision_tower`, `projector`, `decoder`.
+        seed: of random weights.
+    """
+
+    preset: str = "nano"
+    text: dict[str, Any] = Field(default_factory=dict)
+    vision: dict[str, Any] = Field(default_factory=dict)
+    start_from: str | None = None
+    trained: tuple[Literal["vision_tower", "projector", "decoder"], ...] = ("vision_tower", "projector", "decoder")
+    seed: int = 0
+
+
+class CheckpointConfig(_Section):
+    """When the run is saved: every so many steps and at the end; the newest `keep` are kept."""
+
+    every: _Count = 200
+    keep: _Count = 2
+
+
+class MonitorConfig(_Section):
+    """Task suites that are evaluated while training: every so many steps, so many samples of each task."""
+
+    every: _Count = 200
+    samples: _Count = 64
+    tasks: tuple[str, ...] = ()
+
+
+class Recipe(_Section):
+    """One stage of training.
+
+    Attributes:
+        stage: what the stage is called in the report; `sft` learns assistant turns only.
+        description: one line for people.
+        tokenizer: a tokenizer folder, or `preset` for the one that belongs to a preset.
+        steps: optimiser steps.
+        streams_per_step: packed streams of `data.sequence_tokens` tokens in a step, over all ranks.
+        precision: of the forward and backward pass; weights and optimiser state are float32.
+        recompute: activations that are computed twice instead of kept: none, or those inside every layer.
+    """
+
+    stage: Literal["vision", "joint", "long-context", "sft"]
+    description: str = ""
+    model: ModelConfig = ModelConfig()
+    tokenizer: str = "preset"
+    data: DataConfig
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: ScheduleConfig
+    step: StepConfig = StepConfig()
+    parallel: ParallelConfig = ParallelConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    monitor: MonitorConfig = MonitorConfig()
+    steps: _Count
+    streams_per_step: _Count = 1
+    precision: Literal["float32", "bfloat16"] = "float32"
+    recompute: Literal["none", "layers"] = "none"
+
+
+def recipe_path(name: str) -> Path:
+    """The file that a name such as `nano/joint` or a path means. Raises InputError where there is none."""
+    here = Path(name)
+    candidates = [here, *(folder / f"{name}.toml" for folder in recipe_folders())]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    known = sorted(
+        str(path.relative_to(folder).with_suffix("")) for folder in recipe_folders() for path in folder.glob("*/*.toml")
+    )
+    near = difflib.get_close_matches(name, known, 1)
+    hint = f"did you mean {near[0]}?" if near else f"give a .toml file or one of {', '.join(known)}"
+    raise InputError(f"there is no recipe {name!r}; {hint}")
+
+
+def recipe_folders() -> list[Path]:
+    """Where the recipes that come with K25 lie: inside the installed package, or beside the source."""
+    package = Path(k25.__file__).parent
+    return [folder for folder in (package / "recipes", package.parents[1] / "recipes") if folder.is_dir()]
+
+
+def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe called `name` with overrides of the form `key.key=value` (TOML values; bare words are strings).
+
+    Raises InputError that names the file and the key.
+    """
+    path = recipe_path(name)
+    return parse_recipe(read_toml(path), overrides, str(path))
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The table in a file. Raises InputError where it cannot be read or parsed."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: is not valid TOML: {error}") from None
+
+
+def parse_recipe(table: Mapping[str, Any], overrides: Sequence[str], place: str) -> Recipe:
+    """A recipe from its table; `place` begins every error."""
+    merged = json.loads(json.dumps(table, default=str))
+    for override in overrides:
+        _apply(merged, override)
+    try:
+        return Recipe.model_validate(merged)
+    except ValidationError as error:
+        raise InputError(f"{place}: {_first_error(error)}") from None
+
+
+def _apply(table: dict[str, Any], override: str) -> None:
+    key, equals, value = override.partition("=")
+    if not equals or not key:
+        raise InputError(f"override {override!r}: write it as key.key=value, for example optimizer.muon_lr=1e-3")
+    try:
+        parsed = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        parsed = value
+    *parents, last = key.split(".")
+    for parent in parents:
+        table = table.setdefault(parent, {})
+        if not isinstance(table, dict):
+            raise InputError(f"override {override!r}: {parent} is a value, not a table")
+    table[last] = parsed
+
+
+def _first_error(error: ValidationError) -> str:
+    first = error.errors()[0]
+    steps = [str(step) for step in first["loc"]]
+    if first["type"] != "extra_forbidden":
+        return f"{'.'.join(steps)}: {first['msg'].removeprefix('Value error, ')}"
+    near = difflib.get_close_matches(steps[-1], _keys_beside(steps), 1)
+    hint = f"did you mean {near[0]}?" if near else "remove it"
+    return f"{'.'.join(steps)}: unknown key; {hint}"
+
+
+def _keys_beside(steps: Sequence[str]) -> list[str]:
+    """Valid keys of the table in which the last step was found, as far as the tables are fixed."""
+    section: type[BaseModel] = Recipe
+    for step in steps[:-1]:
+        field = section.model_fields.get(step)
+        if field is None or not isinstance(field.annotation, type) or not issubclass(field.annotation, BaseModel):
+            return []
+        section = field.annotation
+    return list(section.model_fields)

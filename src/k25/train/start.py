@@ -1,0 +1,120 @@
+"""What a run starts from: network, tokenizer and media settings, fresh or from an earlier stage."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from k25.chat import Tokenizer
+from k25.chat.preset_tokenizer import preset_tokenizer
+from k25.chat.special_tokens import CONTROL_TOKEN_COUNT
+from k25.checkpoint import load_model
+from k25.checkpoint.folder import CheckpointFolder
+from k25.checkpoint.source import checkpoint_folder
+from k25.errors import InputError
+from k25.media import MediaConfig
+from k25.media.config import FILE_NAME as MEDIA_FILE
+from k25.model import K25Config, K25Model, initialise, preset
+from k25.model.config import YarnScaling
+from k25.train.recipe import ModelConfig, Recipe
+
+# The released layout of a run's last weights, inside the run's folder.
+EXPORT = "model"
+
+
+@dataclass(frozen=True)
+class Start:
+    """A network on the CPU in float32, its tokenizer, and how it sees media (None without a vision tower)."""
+
+    model: K25Model
+    tokenizer: Tokenizer
+    media: MediaConfig | None
+
+
+def build_start(recipe: Recipe) -> Start:
+    """Build or load everything. Raises InputError for missing folders and contradictory sizes."""
+    folder = _start_folder(recipe.model)
+    config = model_config(recipe.model)
+    tokenizer = _tokenizer(recipe.tokenizer, folder, config)
+    if folder is None:
+        model = K25Model(config)
+        initialise(model, recipe.model.seed)
+    else:
+        model = _with_config(load_model(folder, dtype=torch.float32, experts="dequantised"), config)
+    return Start(model, tokenizer, _media(folder, config))
+
+
+def model_config(settings: ModelConfig) -> K25Config:
+    """The architecture that a recipe means, with its changes applied. Raises InputError for an impossible one."""
+    folder = _start_folder(settings)
+    if folder is None:
+        config = preset(settings.preset)
+    else:
+        with CheckpointFolder(folder) as checkpoint:
+            config = checkpoint.config
+    text = _changed(config.text, settings.text, "model.text")
+    vision = config.vision and _changed(config.vision, settings.vision, "model.vision")
+    return replace(config, text=text, vision=vision)
+
+
+def _start_folder(settings: ModelConfig) -> Path | None:
+    if settings.start_from is None:
+        return None
+    path = Path(settings.start_from)
+    if (path / EXPORT).is_dir():
+        return path / EXPORT
+    if (path / "checkpoints").is_dir():
+        raise InputError(f"model.start_from: the run {path} is not finished; resume it, or give another checkpoint")
+    return checkpoint_folder(settings.start_from)
+
+
+def _changed(section: Any, changes: dict[str, Any], place: str) -> Any:
+    changes = dict(changes)
+    if isinstance(changes.get("rope_scaling"), dict):
+        try:
+            changes["rope_scaling"] = YarnScaling(**changes["rope_scaling"])
+        except TypeError as error:
+            raise InputError(f"{place}.rope_scaling: {error}") from None
+    try:
+        return replace(section, **changes)
+    except TypeError as error:
+        raise InputError(f"{place}: {str(error).split(') ')[-1]}") from None
+
+
+def _tokenizer(name: str, folder: Path | None, config: K25Config) -> Tokenizer:
+    if name != "preset":
+        tokenizer = Tokenizer.from_file(name)
+    elif folder is not None:
+        tokenizer = Tokenizer.from_file(folder)
+    else:
+        tokenizer = preset_tokenizer(config.text.vocab_size - CONTROL_TOKEN_COUNT)
+    if tokenizer.vocabulary_size != config.text.vocab_size:
+        sizes = f"{tokenizer.vocabulary_size} tokens, the model {config.text.vocab_size}"
+        raise InputError(f"tokenizer: {name} has {sizes}; train one of the model's size")
+    return tokenizer
+
+
+def _with_config(model: K25Model, config: K25Config) -> K25Model:
+    """The same weights in a network of a configuration that changes no shape (such as another context length)."""
+    if config == model.config:
+        return model
+    with torch.device("meta"):
+        changed = K25Model(config)
+    try:
+        changed.load_state_dict(model.state_dict(), assign=True)
+    except RuntimeError as error:
+        raise InputError(
+            f"model: the changes do not fit the weights of start_from: {str(error).splitlines()[-1]}"
+        ) from None
+    return changed
+
+
+def _media(folder: Path | None, config: K25Config) -> MediaConfig | None:
+    if config.vision is None:
+        return None
+    if folder is not None and (folder / MEDIA_FILE).is_file():
+        return MediaConfig.from_file(folder)
+    return MediaConfig.for_context(
+        config.text.max_position_embeddings, config.vision.patch_size, config.vision.merge_kernel_size[0]
+    )
