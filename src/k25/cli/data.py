@@ -1,0 +1,6 @@
+"""`k25 data`: the table of its commands."""
+
+from cyclopts import App
+
+app = App(name="data", help="Look at training data.")
+app.command("k25.cli.data_peek:peek", name="peek", help="Show what a recipe feeds to training: samples and statistics.")
