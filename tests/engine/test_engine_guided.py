@@ -161,6 +161,20 @@ def test_reasoning_comes_first_and_ends_in_time(core, guides):
         assert len(calls_of(tokens[end + 1 :])) == 1
 
 
+def test_a_budget_that_ends_inside_the_reasoning_closes_it_and_leaves_room_for_the_answer(core, guides):
+    for max_tokens, wind_down in ((200, 100), (100, 100), (150, 60)):
+        # The model itself would never stop thinking.
+        guide = guides.json_schema(CITY, reasoning=True, wind_down=wind_down)
+        sampling = SamplingParameters(
+            seed=3, max_tokens=max_tokens, stop_token_ids=frozenset({END}), guide=guide, logit_bias={THINK: -100.0}
+        )
+        events = run_core(core, [GenerationRequest("x", [1, 2], (), sampling)])["x"]
+        tokens = [event.token_id for event in events]
+        assert tokens.index(THINK) == max_tokens - wind_down
+        assert events[-1].finish_reason == "stop"
+        assert_city(parsed(tokens[max_tokens - wind_down + 1 :]))
+
+
 def test_auto_allows_text_and_whole_calls_but_never_pieces_of_them(core, guides):
     with_calls = 0
     for tokens, reason in answers(core, lambda: guides.tool_calls(TOOLS, "auto", wind_down=100), 60, 300):

@@ -83,7 +83,8 @@ def serving(config: EngineConfig | None = None, **settings: Any) -> Iterator[Ser
         settings = {"state": Path(state), "model_names": ("nano",), **settings}
         app = create_app(engine, served.tokenizer, served.media, ServerSettings(**settings))
         listener = socket.create_server(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=5))
+        grace = settings.get("grace_seconds", 5)
+        server = uvicorn.Server(uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=grace))
         thread = threading.Thread(target=lambda: asyncio.run(server.serve([listener])), daemon=True)
         thread.start()
         while not server.started:

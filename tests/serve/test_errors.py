@@ -151,3 +151,25 @@ def test_a_body_beyond_the_limit_is_refused_announced_or_not():
         chunks = b"7d0\r\n" + large[:2000] + b"\r\n0\r\n\r\n"
         chunked = server.request("POST", "/v1/chat/completions", chunks, {"Transfer-Encoding": "chunked"})
         assert (chunked.status, chunked.body) == (413, expected)
+
+
+@pytest.fixture(scope="module")
+def loopback_server():
+    with serving(allowed_hosts=("127.0.0.1", "::1", "localhost")) as running:
+        yield running
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.1:8000", "LocalHost:1", "[::1]:8000", "[::1]"])
+def test_a_server_on_loopback_answers_to_its_own_names(loopback_server, host):
+    assert loopback_server.request("GET", "/v1/models", headers={"Host": host}).status == 200
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:8000", "localhost.evil.example", "[::2]:8000", "10.0.0.1"]
+)
+@pytest.mark.parametrize("path", ["/", "/health", "/v1/models", "/v1/chat/completions"])
+def test_a_page_elsewhere_cannot_use_it_through_a_name_of_its_own(loopback_server, host, path):
+    answer = loopback_server.request("GET", path, headers={"Host": host})
+    assert answer.status == 403
+    assert answer.json["error"]["type"] == "permission_denied_error"
+    assert "--allowed-host" in answer.json["error"]["message"]

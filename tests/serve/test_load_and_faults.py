@@ -197,6 +197,34 @@ def test_sigterm_lets_running_answers_finish_and_takes_no_new_ones():
         assert child.wait(20) == 0
 
 
+LONG = {"model": "nano", "max_tokens": 4000, "ignore_eos": True, "messages": ENDLESS["messages"]}
+JSON = {"Content-Type": "application/json"}
+STOPPING = {"error": {"message": "the server is shutting down", "type": "server_error"}}
+
+
+def test_a_stream_beyond_the_grace_ends_with_an_error_in_the_published_form():
+    with serving(grace_seconds=0) as server:
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+        connection.request("POST", "/v1/chat/completions", json.dumps({**LONG, "stream": True}), JSON)
+        answer = connection.getresponse()
+        first = answer.readline()
+        assert json.loads(first.removeprefix(b"data: "))["object"] == "chat.completion.chunk"
+    *_, last, done = (block for block in answer.read().split(b"\n\n") if block)
+    assert json.loads(last.removeprefix(b"data: ")) == STOPPING
+    assert done == b"data: [DONE]"
+    connection.close()
+
+
+def test_a_whole_answer_beyond_the_grace_gets_503():
+    with serving(grace_seconds=0) as server:
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+        connection.request("POST", "/v1/chat/completions", json.dumps(LONG), JSON)
+        until(lambda: server.running() == 1)
+    answer = connection.getresponse()
+    assert (answer.status, json.loads(answer.read())) == (503, STOPPING)
+    connection.close()
+
+
 @pytest.mark.slow
 def test_an_answer_beyond_the_grace_is_ended():
     with (

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import pytest
 
-from k25.cli.serve import AccessOptions, EngineOptions, ExternalOptions, LimitOptions, main
+from k25.cli.serve import AccessOptions, EngineOptions, ExternalOptions, LimitOptions, _allowed_hosts, _listening, main
 from k25.errors import InputError
 from k25.serve import external_command
 
@@ -46,6 +46,26 @@ def test_the_sglang_command_has_the_flags_of_the_release_and_hides_the_key():
     assert found["--tool-call-parser"] == found["--reasoning-parser"] == "kimi_k2"
     assert found["--api-key"] == "KEY"
     assert command.arguments[-4:] == ("--host", "h", "--port", "9")
+
+
+def test_connections_send_the_first_event_without_waiting_for_the_client_to_confirm_the_header():
+    with _listening("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
+        connection, _ = listener.accept()
+        with connection:
+            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+@pytest.mark.parametrize(
+    ("host", "named", "allowed"),
+    [
+        ("127.0.0.1", (), ("127.0.0.1", "::1", "localhost")),
+        ("localhost", ("kimi.lan",), ("127.0.0.1", "::1", "localhost", "kimi.lan")),
+        ("0.0.0.0", (), ()),
+        ("0.0.0.0", ("kimi.lan",), ("kimi.lan",)),
+    ],
+)
+def test_on_loopback_only_loopback_names_and_those_given_are_answered(host, named, allowed):
+    assert _allowed_hosts(host, named) == allowed
 
 
 def test_a_model_that_does_not_fit_is_not_started(capsys):

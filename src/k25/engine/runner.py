@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from k25 import kernels
 from k25.engine.accelerate import KernelDecoder, RowContexts, kernel_decoder
 from k25.engine.scheduler import Work
 from k25.model import CachedKeys, CacheView, K25Config, K25Model, KeyReader, LatentCache
@@ -77,8 +78,11 @@ class Runner:
         self.block_size = block_size
         self.device = model.decoder.embedding.weight.device
         self.cache = LatentCache(model.config.text, blocks * block_size, dtype, self.device)
-        self._paged = use_kernels and self.device.type == "cpu" and dtype in (torch.bfloat16, torch.float32)
-        self._use_kernels = use_kernels
+        # Asking compiles the kernels where they are new: now, so that no request has to wait for it.
+        self._use_kernels = use_kernels and self.device.type == "cpu" and kernels.available().variant != "torch"
+        self._paged = self._use_kernels and dtype in (torch.bfloat16, torch.float32)
+        if self._paged:
+            self.cache.latents = kernels.empty(self.cache.latents.shape, dtype)
         self._fast: KernelDecoder | None = None
         self.take_weights()
 

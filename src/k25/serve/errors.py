@@ -64,6 +64,11 @@ def too_late(seconds: float) -> ApiError:
     return ApiError(504, SERVER_ERROR, f"the answer took longer than the limit of {seconds:g} s")
 
 
+def stopping() -> ApiError:
+    """503 for an answer that the server's end cuts off."""
+    return ApiError(503, SERVER_ERROR, "the server is shutting down")
+
+
 def as_api_error(error: BaseException) -> ApiError | None:
     """What an exception means to a client; None for one that is the server's own fault."""
     if isinstance(error, ApiError):

@@ -10,10 +10,11 @@ from fastapi import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from k25.serve.errors import SERVER_ERROR, ApiError, as_api_error, client_gone, json_bytes
+from k25.serve.errors import SERVER_ERROR, ApiError, as_api_error, client_gone, json_bytes, stopping
 
 _log = logging.getLogger(__name__)
 _DONE = b"data: [DONE]\n\n"
+_LAST_WORDS_SECONDS = 1.0
 
 T = TypeVar("T")
 
@@ -21,8 +22,8 @@ T = TypeVar("T")
 class EventStream(Response):
     """Server-sent events: every value of `events` as a `data:` line of JSON, then `[DONE]`.
 
-    An exception becomes a last event `{"error": ...}` before `[DONE]`. When the client leaves, `events` is closed at
-    once.
+    An exception becomes a last event `{"error": ...}` before `[DONE]`, and so does the end of the server's grace. When
+    the client leaves, `events` is closed at once.
     """
 
     media_type = "text/event-stream"
@@ -31,21 +32,35 @@ class EventStream(Response):
         super().__init__(headers={"cache-control": "no-cache", "x-accel-buffering": "no"})
         del self.headers["content-length"]
         self._events = events
+        self._open = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
         """Send until the events end or the client leaves."""
-        await until_gone(receive, self._send_all(send))
+        try:
+            await until_gone(receive, self._send_all(send))
+        except asyncio.CancelledError:
+            # Only the server cancels this: its grace is over. It waits for nobody then, nor must a client that reads no
+            # more hold it up.
+            if not self._open:
+                raise
+            async with asyncio.timeout(_LAST_WORDS_SECONDS):
+                await self._send_end(send, stopping())
 
     async def _send_all(self, send: Send) -> None:
         async with aclosing(self._events) as events:
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            self._open, failure = True, None
             try:
                 async for event in events:
                     await _send_block(send, b"data: " + json_bytes(event) + b"\n\n")
             except Exception as error:
-                await _send_block(send, b"data: " + json_bytes(_told(error).body) + b"\n\n")
-            await _send_block(send, _DONE)
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
+                failure = _told(error)
+            await self._send_end(send, failure)
+
+    async def _send_end(self, send: Send, failure: ApiError | None) -> None:
+        self._open = False
+        told = b"" if failure is None else b"data: " + json_bytes(failure.body) + b"\n\n"
+        await send({"type": "http.response.body", "body": told + _DONE, "more_body": False})
 
 
 async def _send_block(send: Send, block: bytes) -> None:

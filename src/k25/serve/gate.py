@@ -1,4 +1,4 @@
-"""What every request passes first: a trace id, the key, the size and pace of the body, the admission of work."""
+"""What every request passes first: a trace id, the host name, the key, the body's size and pace, the admission of work."""
 
 import asyncio
 import hashlib
@@ -9,7 +9,16 @@ from collections.abc import Awaitable, Callable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from k25.serve.errors import INVALID_REQUEST, NO_AUTHENTICATION, WRONG_KEY, ApiError, client_gone, overloaded
+from k25.serve.errors import (
+    INVALID_REQUEST,
+    NO_AUTHENTICATION,
+    NOT_PERMITTED,
+    WRONG_KEY,
+    ApiError,
+    client_gone,
+    overloaded,
+    stopping,
+)
 from k25.serve.settings import ServerSettings
 
 # These compute; everything else is cheap and always admitted.
@@ -37,6 +46,7 @@ class Gate:
     def __init__(self, app: ASGIApp, settings: ServerSettings, admission: Admission, observe: Observer) -> None:
         self._app, self._settings, self._admission, self._observe = app, settings, admission, observe
         self._key_digests = [_digest(key) for key in settings.api_keys]
+        self._hosts = frozenset(host.lower() for host in settings.allowed_hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One ASGI connection."""
@@ -61,6 +71,11 @@ class Gate:
             if started:
                 raise
             await error.response()(scope, receive, traced_send)
+        except asyncio.CancelledError:
+            # The server cancels what its grace did not suffice for.
+            if started:
+                raise
+            await stopping().response()(scope, receive, traced_send)
         except Exception:
             status = 500
             raise
@@ -69,6 +84,7 @@ class Gate:
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = {name.lower(): value for name, value in scope["headers"]}
+        self._check_host(headers.get(b"host", b""))
         scope["state"]["owner"] = self._owner(scope["path"], headers.get(b"authorization", b""))
         body = _Body(receive, self._settings, headers.get(b"content-length", b""))
         if scope["path"] not in GENERATING_PATHS or scope["method"] != "POST":
@@ -82,6 +98,12 @@ class Gate:
             await self._app(scope, body.receive, send)
         finally:
             admission.now -= 1
+
+    def _check_host(self, given: bytes) -> None:
+        name = _host_name(given.decode("latin-1"))
+        if self._hosts and name and name not in self._hosts:
+            message = f"this server does not answer to the host name {name!r}; start it with --allowed-host to allow it"
+            raise ApiError(403, NOT_PERMITTED, message)
 
     def _owner(self, path: str, authorization: bytes) -> str:
         if not self._key_digests or not path.startswith(_KEYED_PREFIX):
@@ -128,6 +150,13 @@ class _Body:
 
     def _too_large(self) -> ApiError:
         return ApiError(413, INVALID_REQUEST, f"the request body is larger than {self._limit} bytes")
+
+
+def _host_name(given: str) -> str:
+    """A Host header without its port, in lower case; an IPv6 address without its brackets."""
+    if given.startswith("["):
+        return given[1:].partition("]")[0].lower()
+    return given.partition(":")[0].lower()
 
 
 def _digest(key: str) -> bytes:

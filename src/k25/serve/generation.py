@@ -10,7 +10,7 @@ from typing import Any
 from k25.chat import Tokenizer
 from k25.chat import special_tokens as special
 from k25.engine import Engine, GenerationRequest, Guide, MediaItem, SamplingParameters, TokenEvent, TokenStream
-from k25.serve.errors import SERVER_ERROR, ApiError, invalid, too_late
+from k25.serve.errors import SERVER_ERROR, ApiError, invalid, stopping, too_late
 from k25.serve.monitoring import Monitor
 from k25.serve.schemas import SamplingFields
 from k25.serve.settings import DEFAULT_MAX_TOKENS
@@ -133,7 +133,7 @@ class Runner:
 
 def _failed(event: TokenEvent) -> ApiError:
     if event.finish_reason == "cancelled":
-        return ApiError(503, SERVER_ERROR, "the server is shutting down")
+        return stopping()
     return ApiError(500, SERVER_ERROR, event.error or "the engine failed")
 
 

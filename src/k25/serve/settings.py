@@ -21,6 +21,8 @@ class ServerSettings:
         max_body_bytes: of one request.
         max_concurrency: generating requests at a time; more are told to come back.
         deadline_seconds: for one answer, from its admission on.
+        allowed_hosts: names in the Host header that are answered; none means any. A server on loopback needs it: else a
+            web page whose name is made to point there (DNS rebinding) could use it.
         grace_seconds: for running answers, once the server is asked to stop.
         body_seconds: for the arrival of one request's body.
         allow_remote_media: fetch images and videos from public http(s) addresses.
@@ -33,6 +35,7 @@ class ServerSettings:
     model_names: tuple[str, ...]
     state: Path
     api_keys: tuple[str, ...] = ()
+    allowed_hosts: tuple[str, ...] = ()
     strict: bool = False
     max_body_bytes: int = 100_000_000
     max_concurrency: int = 256
