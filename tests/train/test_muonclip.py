@@ -5,7 +5,9 @@ import math
 
 import pytest
 import torch
+import torch.distributed.checkpoint as dcp
 from optimiser_builders import naive_matrices, naive_newton_schulz, random_gradients, small_model
+from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
 
 from k25.model import K25Model
 from k25.train.muonclip import MuonClip
@@ -22,7 +24,7 @@ TABLES = {
 }
 
 
-def names_by_role(model: K25Model) -> dict[str, set[str]]:
+def names_by_role(model: torch.nn.Module) -> dict[str, set[str]]:
     names = {parameter: name for name, parameter in model.named_parameters()}
     return {group["role"]: {names[p] for p in group["params"]} for group in parameter_groups(model, CONFIG)}
 
@@ -46,6 +48,10 @@ def test_every_parameter_is_in_one_group_by_its_role():
     assert roles["vectors"] == {name for name, parameter in model.named_parameters() if parameter.ndim == 1}
     assert roles["fused"] == {"vision_tower.blocks.0.qkv.weight"}
     assert {"decoder.layers.1.ffn.router.weight", "projector.up.weight"} < roles["matrices"]
+
+
+def test_a_part_of_the_network_has_the_roles_that_it_has_in_the_whole():
+    assert names_by_role(small_model().decoder)["tables"] == {"embedding.weight", "head.weight"}
 
 
 def test_matrices_follow_the_equations_of_muon():
@@ -148,6 +154,27 @@ def test_restored_state_continues_bit_for_bit():
     restored.load_state_dict(copy.deepcopy(optimiser.state_dict()))
     run(model, optimiser, range(2, 4))
     run(resumed, restored, range(2, 4))
+    for name, weight in weights(model).items():
+        assert torch.equal(weight, resumed.get_parameter(name)), name
+
+
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
+def test_a_checkpoint_taken_before_the_first_image_can_be_resumed(tmp_path):
+    model = small_model()
+    optimiser = MuonClip(model, CONFIG)
+    for name, gradient in random_gradients(model, seed=0).items():
+        if name.startswith("decoder"):
+            model.get_parameter(name).grad = gradient
+    optimiser.step()
+    dcp.save(get_optimizer_state_dict(model, optimiser), checkpoint_id=tmp_path / "optimiser")
+    resumed = small_model()
+    resumed.load_state_dict(model.state_dict())
+    restored = MuonClip(resumed, CONFIG)
+    state = get_optimizer_state_dict(resumed, restored)
+    dcp.load(state, checkpoint_id=tmp_path / "optimiser")
+    set_optimizer_state_dict(resumed, restored, state)
+    run(model, optimiser, range(1, 3))
+    run(resumed, restored, range(1, 3))
     for name, weight in weights(model).items():
         assert torch.equal(weight, resumed.get_parameter(name)), name
 

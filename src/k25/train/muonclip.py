@@ -9,7 +9,7 @@ For a matrix W (n, m) with gradient G, mu the momentum, eta the learning rate an
 QK-Clip, the other half of MuonClip, looks at the forward pass and stands in `qk_clip`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -36,6 +36,9 @@ class MuonClip(torch.optim.Optimizer):
         defaults = {"parts": 1, "momentum": config.momentum, "betas": config.adamw_betas, "eps": config.adamw_eps}
         super().__init__(groups, defaults)
         self._newton_schulz_dtype = getattr(torch, config.newton_schulz_dtype)
+        # A checkpoint taken before every part of the network has seen a gradient must hold the whole state.
+        for group in self.param_groups:
+            self._prepare([parameter for parameter in group["params"] if parameter.requires_grad], group["algorithm"])
 
     def scale_learning_rates(self, factor: float) -> None:
         """Every group's learning rate becomes its peak times `factor`, a value of the schedule."""
@@ -60,18 +63,14 @@ class MuonClip(torch.optim.Optimizer):
         stepped = [(group, *_with_gradients(group)) for group in groups]
         stepped = [(group, parameters, gradients) for group, parameters, gradients in stepped if parameters]
         for group, parameters, gradients in stepped:
-            momenta = [local(self._buffer(parameter, "momentum_buffer")) for parameter in parameters]
+            self._prepare(parameters, "muon")
+            momenta = [local(self.state[parameter]["momentum_buffer"]) for parameter in parameters]
             torch._foreach_mul_(momenta, group["momentum"])
             torch._foreach_add_(momenta, gradients)
             nesterov = torch._foreach_add(gradients, momenta, alpha=group["momentum"])
             updates += [MatrixUpdate(*pair, group["parts"]) for pair in zip(parameters, nesterov, strict=True)]
-        orthogonal = dict(
-            zip(
-                (update.parameter for update in updates),
-                orthogonal_shards(updates, self._newton_schulz_dtype),
-                strict=True,
-            )
-        )
+        shards = orthogonal_shards(updates, self._newton_schulz_dtype)
+        orthogonal = {update.parameter: shard for update, shard in zip(updates, shards, strict=True)}
         for group, parameters, _ in stepped:
             weights = [local(parameter) for parameter in parameters]
             torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
@@ -79,14 +78,12 @@ class MuonClip(torch.optim.Optimizer):
 
     def _adamw(self, group: dict[str, Any]) -> None:
         parameters, gradients = _with_gradients(group)
-        for parameter in parameters:
-            if "step" not in self.state[parameter]:
-                self.state[parameter]["step"] = torch.zeros((), device=local(parameter).device)
+        self._prepare(parameters, "adamw")
         adamw(
             [local(parameter) for parameter in parameters],
             gradients,
-            [local(self._buffer(parameter, "exp_avg")) for parameter in parameters],
-            [local(self._buffer(parameter, "exp_avg_sq")) for parameter in parameters],
+            [local(self.state[parameter]["exp_avg"]) for parameter in parameters],
+            [local(self.state[parameter]["exp_avg_sq"]) for parameter in parameters],
             [],
             [self.state[parameter]["step"] for parameter in parameters],
             fused=True,
@@ -99,12 +96,14 @@ class MuonClip(torch.optim.Optimizer):
             maximize=False,
         )
 
-    def _buffer(self, parameter: Tensor, name: str) -> Tensor:
-        state = self.state[parameter]
-        if name not in state:
-            state[name] = torch.zeros_like(parameter)
-        buffer: Tensor = state[name]
-        return buffer
+    def _prepare(self, parameters: Sequence[Tensor], algorithm: str) -> None:
+        for parameter in parameters:
+            if self.state[parameter]:
+                continue
+            names = ("momentum_buffer",) if algorithm == "muon" else ("exp_avg", "exp_avg_sq")
+            self.state[parameter].update({name: torch.zeros_like(parameter) for name in names})
+            if algorithm == "adamw":
+                self.state[parameter]["step"] = torch.zeros((), device=parameter.device)
 
 
 def _with_gradients(group: dict[str, Any]) -> tuple[list[Tensor], list[Tensor]]:

@@ -23,8 +23,8 @@ from torch import nn
 from k25.train.optimiser_config import OptimizerConfig
 
 _TABLES = (
-    "decoder.embedding.weight",
-    "decoder.head.weight",
+    "embedding.weight",
+    "head.weight",
     "patch_embedding.projection.weight",
     "patch_embedding.positions",
 )
