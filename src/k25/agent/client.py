@@ -22,7 +22,8 @@ from k25.agent.limits import AdaptiveLimit
 from k25.agent.model import ModelError, ModelRequest, ModelTurn, Retry
 
 DEFAULT_CONCURRENCY = 100
-_MAX_BYTES = 64 * 2**20
+_ENCODE = json.JSONEncoder(separators=(",", ":")).encode
+_MAX_BYTES = 16 * 2**20
 _RETRIED = frozenset({408, 409, 425, 429})
 _QUOTA = ("insufficient_quota", "exceeded_current_quota")
 
@@ -88,7 +89,7 @@ class HttpModelClient:
         fields = self.endpoint.body(
             list(request.messages), list(request.tools), request.may_call_tools, request.conversation
         )
-        return json.dumps(fields, separators=(",", ":")).encode()
+        return _ENCODE(fields).encode()
 
     def _wait(self, failure: _AttemptError, attempt: int) -> float | None:
         """Seconds until the next attempt; None if there is to be none."""
@@ -109,8 +110,9 @@ class HttpModelClient:
                 async with self._open().post(self.endpoint.completions_url, data=body) as answer:
                     if answer.status != 200:
                         raise await self._refusal(answer)
-                    async for data in _events(answer):
-                        streamed.feed(data)
+                    async for events in _events(answer):
+                        for data in events:
+                            streamed.feed(data)
                         patience_left.reschedule(asyncio.get_running_loop().time() + patience.between_tokens)
             return streamed.turn(request.messages)
         except StreamError as error:
@@ -144,10 +146,13 @@ class HttpModelClient:
         return _AttemptError(f"{status} {_said(text) or answer.reason}", status=status, again=again, wait=wait)
 
 
-async def _events(answer: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-    """Data of each server-sent event (WHATWG HTML, section 9.2). A server that does not stream gives one."""
+async def _events(answer: aiohttp.ClientResponse) -> AsyncIterator[list[bytes]]:
+    """Data of the server-sent events (WHATWG HTML, section 9.2), as many together as arrived together.
+
+    A server that does not stream gives one event. Comments, which some send to keep the line open, are no events.
+    """
     if answer.content_type == "application/json":
-        yield await answer.read()
+        yield [await answer.read()]
         return
     pending, parts = b"", list[bytes]()
     async for block in answer.content.iter_any():
@@ -155,15 +160,18 @@ async def _events(answer: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
         pending = lines.pop()
         if len(pending) > _MAX_BYTES:
             raise StreamError("the server streams a line without end")
+        events = []
         for line in lines:
             line = line.removesuffix(b"\r")
             if line.startswith(b"data:"):
                 parts.append(line[5:].removeprefix(b" "))
             elif not line and parts:
-                yield b"\n".join(parts)
+                events.append(b"\n".join(parts))
                 parts.clear()
+        if events:
+            yield events
     if parts or pending.startswith(b"data:"):
-        yield b"\n".join([*parts, pending.removeprefix(b"data:").strip()]).strip()
+        yield [b"\n".join([*parts, pending.removeprefix(b"data:").strip()]).strip()]
 
 
 def _retry_after(header: str | None) -> float | None:

@@ -30,6 +30,7 @@ CREATE TABLE IF NOT EXISTS events (
 CREATE INDEX IF NOT EXISTS events_of_agent ON events (agent, kind, turn, call_id);
 PRAGMA user_version = {SCHEMA_VERSION};
 """
+_ENCODE = json.JSONEncoder(separators=(",", ":")).encode
 _COLUMNS = frozenset({"agent", "turn", "call_id"})
 
 
@@ -128,7 +129,7 @@ class Record:
         while self._queue:
             seq, when, event = self._queue.popleft()
             fields = vars(event)
-            data = json.dumps({name: fields[name] for name in fields.keys() - _COLUMNS}, separators=(",", ":"))
+            data = _ENCODE({name: value for name, value in fields.items() if name not in _COLUMNS})
             rows.append((seq, when, event.agent, event.kind, fields.get("turn"), fields.get("call_id"), data))
         if rows:
             with self._database:
