@@ -59,8 +59,8 @@ def distinct_share(words: Sequence[str], length: int = NGRAM_WORDS) -> float:
 
 def _sections(text: str) -> list[tuple[str, str]]:
     found = list(_HEADING.finditer(text))
-    ends = [match.start() for match in found[1:]] + [len(text)]
-    return [(normal_text(match[1]), text[match.end() : end]) for match, end in zip(found, ends, strict=True)]
+    starts = [match.start() for match in found] + [len(text)]
+    return [(normal_text(match[1]), text[match.end() : starts[index]]) for index, match in enumerate(found, 1)]
 
 
 def _states(body: str, fact: str) -> bool:

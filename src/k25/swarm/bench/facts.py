@@ -8,6 +8,7 @@ import zoneinfo
 from collections import defaultdict
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from k25.swarm.bench.packages import PackageFiles
 
@@ -276,21 +277,14 @@ def _elements(files: PackageFiles) -> dict[int, Element]:
         database.deserialize(files.read("mendeleev", "mendeleev/elements.db"))
         rows = database.execute(
             "SELECT atomic_number, symbol, elements.name, atomic_weight, block, period, group_id, series.name, "
-            "discoverers, discovery_year, discovery_location, cas "
+            "coalesce(discoverers, ''), discovery_year, coalesce(discovery_location, ''), coalesce(cas, '') "
             "FROM elements JOIN series ON series.id = series_id ORDER BY atomic_number"
         ).fetchall()
     finally:
         database.close()
-    return {
-        row[0]: Element(
-            *row[:8],
-            discoverers=_one_line(row[8] or ""),
-            discovery_year=row[9],
-            discovery_location=_one_line(row[10] or ""),
-            cas=row[11] or "",
-        )
-        for row in rows
-    }
+    # The order of the query is the order of the fields.
+    elements = [Element(*map(_clean, row)) for row in rows]
+    return {element.number: element for element in elements}
 
 
 def _time_zones(files: PackageFiles, names: set[str]) -> dict[str, TimeZone]:
@@ -310,6 +304,10 @@ def _offset_minutes(zone: zoneinfo.ZoneInfo, day: datetime.datetime) -> int:
     offset = day.astimezone(zone).utcoffset()
     assert offset is not None
     return int(offset.total_seconds() // 60)
+
+
+def _clean(value: Any) -> Any:
+    return _one_line(value) if isinstance(value, str) else value
 
 
 def _one_line(text: str) -> str:

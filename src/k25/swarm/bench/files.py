@@ -32,8 +32,7 @@ def country_file(facts: Facts, country: Country, name: str) -> Resource:
     """One of a country's files; `name` is a key of `FILES`."""
     media_type, make = FILES[name]
     body = make(country, facts.airports_of.get(country.code, []))
-    title = f"{name} of {country.name}"
-    return Resource(f"/files/{country.code}/{name}", media_type, title, title, body, _PACKAGES)
+    return Resource(f"/files/{country.code}/{name}", media_type, name, f"File about {country.name}", body, _PACKAGES)
 
 
 def _csv(country: Country, airports: list[Airport]) -> bytes:

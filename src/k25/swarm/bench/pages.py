@@ -37,7 +37,8 @@ def entity_pages(facts: Facts) -> Iterator[Resource]:
     for language in facts.languages.values():
         yield _language(language, language_users[language.code])
     for element in facts.elements.values():
-        yield _element(element)
+        beside = [step for step in (element.number - 1, element.number + 1) if step in facts.elements]
+        yield _element(element, beside)
     for zone in facts.time_zones.values():
         yield _time_zone(zone, [facts.countries[code] for code in sorted(zone_users[zone.name])])
 
@@ -149,7 +150,7 @@ def _language(language: Language, users: list[Country]) -> Resource:
     )
 
 
-def _element(element: Element) -> Resource:
+def _element(element: Element, beside: list[int]) -> Resource:
     table = fact_table(
         [
             ("Symbol", element.symbol),
@@ -166,8 +167,7 @@ def _element(element: Element) -> Resource:
         ]
     )
     body = f"<p>{element.name} ({element.symbol}) is a chemical element.</p>\n{table}"
-    neighbours = [step for step in (element.number - 1, element.number + 1) if 1 <= step <= 118]
-    body += "<p>" + " ".join(link(f"/element/{step}", f"Element {step}") for step in neighbours) + "</p>\n"
+    body += "<p>" + " ".join(link(f"/element/{step}", f"Element {step}") for step in beside) + "</p>\n"
     return page(f"/element/{element.number}", element.name, body, ["mendeleev"])
 
 

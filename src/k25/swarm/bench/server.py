@@ -88,7 +88,7 @@ class _Site:
         if fault == "dropped":
             if request.transport is not None:
                 request.transport.abort()
-            raise ConnectionResetError
+            return web.Response()
         return await handler(request)
 
     async def search(self, request: web.Request) -> web.Response:

@@ -7,6 +7,7 @@ import json
 import re
 import sqlite3
 import tempfile
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from k25.swarm.bench.pages import entity_pages
 
 FORMAT = 1
 _WORD = re.compile(r"\w+")
+_CANDIDATES = 200
 _SCHEMA = """
 CREATE TABLE resources (
   id INTEGER PRIMARY KEY, path TEXT NOT NULL UNIQUE, media_type TEXT NOT NULL, title TEXT NOT NULL, text TEXT NOT NULL,
@@ -164,14 +166,27 @@ class World:
             yield path
 
     def search(self, query: str, count: int = 10) -> list[Hit]:
-        """The `count` best resources by BM25, titles counting five times; any word of the query may match."""
-        words = dict.fromkeys(_WORD.findall(query.lower()))
+        """The `count` best resources for a query, any word of which may match; case and accents do not count.
+
+        BM25 with titles counting five times picks the candidates; one whose title is wholly in the query counts twice.
+        """
+        words = dict.fromkeys(_words(query))
         if not words:
             return []
         rows = self._database.execute(
-            "SELECT path, resources.title, snippet(found, 1, '', '', '...', 24) FROM found "
-            "JOIN resources ON resources.id = found.rowid WHERE found MATCH ? "
-            "ORDER BY bm25(found, 5.0, 1.0), resources.path LIMIT ?",
-            (" OR ".join(f'"{word}"' for word in words), count),
+            "SELECT bm25(found, 5.0, 1.0) AS cost, path, resources.title, snippet(found, 1, '', '', '...', 24) "
+            "FROM found JOIN resources ON resources.id = found.rowid WHERE found MATCH ? ORDER BY cost, path LIMIT ?",
+            (" OR ".join(f'"{word}"' for word in words), max(count, _CANDIDATES)),
         )
-        return [Hit(*row) for row in rows]
+        ranked = []
+        for cost, path, title, excerpt in rows:
+            named = _words(title)
+            covered = sum(word in words for word in named) / len(named) if named else 0.0
+            ranked.append((cost * (1 + covered), Hit(path, title, excerpt)))
+        ranked.sort(key=lambda pair: (pair[0], pair[1].path))
+        return [hit for _, hit in ranked[:count]]
+
+
+def _words(text: str) -> list[str]:
+    decomposed = unicodedata.normalize("NFKD", text.lower())
+    return _WORD.findall("".join(char for char in decomposed if not unicodedata.combining(char)))

