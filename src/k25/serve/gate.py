@@ -1,4 +1,4 @@
-"""What every request passes first: a trace id, the host name, the key, the body's size and pace, the admission of work."""
+"""What every request passes first: a trace id, the host name, the key, the size and pace of the body, admission."""
 
 import asyncio
 import hashlib
