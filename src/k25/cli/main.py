@@ -15,6 +15,9 @@ from k25.errors import InputError
 
 app = App(name="k25", help="The whole Kimi K2.5 system: model, checkpoints, chat and more.", version=__version__)
 
+# A command with sub-commands of its own is a table named `app`; the others are functions named `main`.
+GROUPS = {"data", "tokenizer"}
+
 for name, summary in {
     "demo": "Run the demonstration of everything that is built so far.",
     "inspect": "Show what a checkpoint or a preset consists of: parts, shapes, parameters, bytes.",
@@ -23,11 +26,14 @@ for name, summary in {
     "render": "Print the exact prompt that a conversation becomes.",
     "tokens": "Count the tokens of texts, images and videos.",
     "serve": "Serve a checkpoint or a preset behind an OpenAI-compatible API.",
+    "data": "Look at training data and exercises.",
+    "tokenizer": "Train a tokenizer in the released format.",
     "pretrain": "Train a pre-training stage (vision, joint or long-context) from a recipe.",
     "sft": "Fine-tune on conversations from a recipe.",
     "chat": "Chat in the terminal with a server or a local checkpoint.",
 }.items():
-    app.command(f"k25.cli.{name}:main", name=name, help=summary)
+    target = "app" if name in GROUPS else "main"
+    app.command(f"k25.cli.{name}:{target}", name=name, help=summary)
 
 # Libraries that come with an extra of the distribution.
 EXTRA_OF = {
