@@ -129,6 +129,13 @@ def test_a_file_cannot_grow_without_end(sandbox, tmp_path):
     assert (tmp_path / "big").stat().st_size == TIGHT.file_bytes
 
 
+def test_many_files_cannot_fill_the_disk(sandbox, tmp_path):
+    script = "i=0; while :; do i=$((i + 1)); head -c 4000000 /dev/zero > $i; sleep 0.01; done"
+    done = run(sandbox, tmp_path, "sh", "-c", script, limits=replace(TIGHT, written_bytes=32 << 20))
+    assert "32 MiB to files" in done.stopped
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) < 512 << 20
+
+
 def test_sleeping_forever_ends_with_its_time(sandbox, tmp_path):
     done = run(sandbox, tmp_path, "sleep", "1000", limits=replace(TIGHT, wall_seconds=0.5))
     assert "longer than 0.5 s" in done.stopped

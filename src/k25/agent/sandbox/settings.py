@@ -14,7 +14,8 @@ class Limits:
     """Limits of one process and everything it starts, together (`file_bytes`: of each file).
 
     Sizes are in bytes, times in seconds. `processes` counts threads too, as the kernel does. `temporary_bytes` bounds
-    each of the private /tmp and /dev/shm, `output_bytes` what is kept of stdout and stderr together.
+    each of the private /tmp and /dev/shm, `written_bytes` all that is written to the disk, `output_bytes` what is kept
+    of stdout and stderr together.
     """
 
     memory_bytes: int = 2 << 30
@@ -23,6 +24,7 @@ class Limits:
     wall_seconds: float = 120.0
     output_bytes: int = 1_000_000
     file_bytes: int = 1 << 30
+    written_bytes: int = 8 << 30
     temporary_bytes: int = 256 << 20
 
 

@@ -18,11 +18,14 @@ _TICK = os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True)
 class Usage:
-    """Threads and processes, resident bytes of their own (anonymous and shared memory, no files), CPU seconds."""
+    """Threads and processes, resident bytes of their own (anonymous and shared memory, no files), CPU seconds, and
+    bytes written to disk. Times and writes include children that have ended.
+    """
 
     tasks: int
     memory_bytes: int
     cpu_seconds: float
+    written_bytes: int
 
     def exceeded(self, limits: Limits) -> str | None:
         """Which limit is exceeded, in words for the model."""
@@ -30,6 +33,8 @@ class Usage:
             return f"it used more memory than {limits.memory_bytes >> 20} MiB"
         if self.cpu_seconds > limits.cpu_seconds:
             return f"it used more than {limits.cpu_seconds:g} s of CPU time"
+        if self.written_bytes > limits.written_bytes:
+            return f"it wrote more than {limits.written_bytes >> 20} MiB to files"
         # Two or three of the tasks are the sandbox's own.
         if self.tasks > limits.processes + 4:
             return f"it had more than {limits.processes} processes"
@@ -38,7 +43,7 @@ class Usage:
 
 def usage(root: int) -> Usage:
     """What `root` and its descendants use now."""
-    tasks, memory, ticks = 0, 0, 0
+    tasks, memory, ticks, written = 0, 0, 0, 0
     for process in tree(root):
         with contextlib.suppress(OSError, ValueError, IndexError):
             folder = Path("/proc", str(process))
@@ -46,8 +51,9 @@ def usage(root: int) -> Usage:
             fields = (folder / "stat").read_text(errors="replace").rpartition(")")[2].split()
             ticks += sum(map(int, fields[11:15]))
             tasks += int(fields[17])
-            memory += _resident_bytes((folder / "status").read_text(errors="replace"))
-    return Usage(tasks, memory, ticks / _TICK)
+            memory += _sum_of((folder / "status").read_text(errors="replace"), "RssAnon:", "RssShmem:") * 1024
+            written += _sum_of((folder / "io").read_text(), "write_bytes:")
+    return Usage(tasks, memory, ticks / _TICK, written)
 
 
 def tree(root: int) -> Iterator[int]:
@@ -70,6 +76,5 @@ def kill_tree(root: int) -> None:
                 os.kill(process, number)
 
 
-def _resident_bytes(status: str) -> int:
-    lines = (line.split() for line in status.splitlines() if line.startswith(("RssAnon:", "RssShmem:")))
-    return sum(int(line[1]) for line in lines) * 1024
+def _sum_of(text: str, *names: str) -> int:
+    return sum(int(line.split()[1]) for line in text.splitlines() if line.startswith(names))
