@@ -133,8 +133,8 @@ class Streams:
             prefix = "" if f"source {name!r}" in str(error) else f"source {name!r}: "
             raise InputError(f"{prefix}{error}") from None
 
-    def _make_block(self, number: int) -> Block:
-        config = self.config
+    def drafts(self, number: int) -> tuple[list[Draft], Counter[str]]:
+        """What the sources give to a block, before packing, and what they could not use, counted by reason."""
         starts, ends = self._drawn(number), self._drawn(number + 1)
         drafts: list[Draft] = []
         skipped: Counter[str] = Counter()
@@ -145,18 +145,22 @@ class Streams:
             drafts += taken
             reasons["cut to longest_document"] = sum(draft.was_cut for draft in taken)
             skipped.update({f"{source.name}: {reason}": count for reason, count in reasons.items() if count})
+        return drafts, skipped
+
+    def _make_block(self, number: int) -> Block:
+        config = self.config
+        drafts, skipped = self.drafts(number)
         if not drafts:
             raise InputError(f"data: nothing can be used in streams from {number * config.block_streams} on")
-        chance = seeded(config.seed, "packing", number)
-        most = config.block_streams * config.sequence_tokens * (1 + config.surplus)
-        kept, thinned = thin_out(drafts, most, chance)
-        streams, lost = pack_block(kept, config.block_streams, config.sequence_tokens, config.vision_budget, chance)
-        lost[NO_ROOM] += thinned
         if number == 0:
             for source in self._sources:
                 problems = getattr(source, "problems", {})
                 skipped.update({f"{source.name}: {reason}": count for reason, count in problems.items()})
-        return Block(streams, skipped + lost)
+        chance = seeded(config.seed, "packing", number)
+        most = config.block_streams * config.sequence_tokens * (1 + config.surplus)
+        kept, thinned = thin_out(drafts, most, chance)
+        streams, lost = pack_block(kept, config.block_streams, config.sequence_tokens, config.vision_budget, chance)
+        return Block(streams, skipped + lost + Counter({NO_ROOM: thinned}))
 
     def _drawn(self, block: int) -> npt.NDArray[np.float64]:
         """Tokens that each source has given to all blocks before `block`."""
