@@ -152,9 +152,10 @@ def with_thinking(task: TextTask) -> TextTask:
     return replace(task, name=f"{task.name}-thinking", thinking=True, twin=None)
 
 
-def with_picture(task: TextTask) -> TextTask:
-    """The task `NAME-seen`: the same exercises, and the prompt shows the picture that the tools work on."""
-    return replace(task, name=f"{task.name}-seen", shows_picture=True, modality="image", twin=task.name)
+def with_and_without_picture(task: TextTask) -> list[TextTask]:
+    """The task, and `NAME-seen`: the same exercises, but the prompt shows the picture that the tools work on."""
+    seen = f"{task.name}-seen"
+    return [replace(task, twin=seen), replace(task, name=seen, shows_picture=True, modality="image", twin=task.name)]
 
 
 def check_difficulty(name: str, difficulty: int, hardest: int) -> None:

@@ -21,6 +21,7 @@ _MODULES: tuple[str, ...] = (
     "knowledge",
     "grids",
     "tool_use",
+    "image_tool",
     "visual_grids",
     "visual_scenes",
 )
@@ -35,12 +36,14 @@ def _tasks() -> dict[str, Task]:
 
 
 def task_names() -> list[str]:
-    """Names of all tasks, in reading order."""
+    """Names of all tasks of this package, in reading order."""
     return list(_tasks())
 
 
 def get_task(name: str) -> Task:
-    """The task called `name`. Raises InputError with the nearest name for an unknown one."""
+    """The task called `name`; `rg/...` is one of reasoning-gym. Raises InputError for an unknown one."""
+    if name.startswith("rg/"):
+        return import_module("k25.tasks.reasoning_gym_adapter").reasoning_gym_task(name)
     tasks = _tasks()
     if name not in tasks:
         near = difflib.get_close_matches(name, tasks, 1)
