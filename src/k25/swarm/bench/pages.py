@@ -51,8 +51,7 @@ def _zone_link(facts: Facts, name: str) -> str:
     return link(f"/time-zone/{name}", name) if name in facts.time_zones else escaped(name)
 
 
-def _city_link(facts: Facts, country: str, name: str) -> str:
-    city = facts.city_named(country, name)
+def _city_link(city: City | None, name: str) -> str:
     return escaped(name) if city is None else link(f"/city/{city.id}", name)
 
 
@@ -69,7 +68,7 @@ def _airport(facts: Facts, airport: Airport) -> Resource:
         [
             ("IATA code", escaped(airport.iata)),
             ("ICAO code", escaped(airport.icao)),
-            ("City", _city_link(facts, airport.country, airport.city)),
+            ("City", _city_link(facts.city_of.get(airport.iata), airport.city)),
             ("Subdivision", escaped(airport.subdivision)),
             ("Country", _country_link(country)),
             ("Elevation", f"{number(airport.elevation)} ft ({number(round(airport.elevation * METRES_PER_FOOT))} m)"),
@@ -104,7 +103,7 @@ def _country(facts: Facts, country: Country) -> Resource:
         [
             ("ISO 3166 codes", f"{country.code}, {country.code3}, {country.numeric:03d}"),
             ("Continent", link(f"/continent/{slug(country.continent)}/1", country.continent)),
-            ("Capital", _city_link(facts, country.code, country.capital)),
+            ("Capital", _city_link(facts.capital_of.get(country.code), country.capital)),
             ("Area", f"{number(country.area)} km²"),
             ("Population", number(country.population)),
             ("Currency", link(f"/currency/{currency.code}", currency.code) if currency else escaped(country.currency)),

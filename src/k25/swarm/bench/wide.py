@@ -59,7 +59,7 @@ def _airports_above(facts: Facts, country: Country, limit: int) -> Draft:
         rows = []
         for airport in facts.airports_of[country.code]:
             if airport.elevation > limit:
-                city = facts.city_named(country.code, airport.city)
+                city = facts.city_of.get(airport.iata)
                 population = None if city is None else city.population
                 values = (plain(airport.elevation), airport.time_zone, airport.city or NONE, plain(population))
                 rows.append((airport.iata, airport.name, *values))
@@ -98,7 +98,7 @@ def _countries_of(facts: Facts, continent: str, least: int) -> Draft:
         rows = []
         for country in facts.countries.values():
             if country.continent == continent and country.population >= least:
-                capital = facts.city_named(country.code, country.capital)
+                capital = facts.capital_of.get(country.code)
                 currency = facts.currencies.get(country.currency)
                 neighbours = sum(code in facts.countries for code in country.neighbours)
                 rows.append(
