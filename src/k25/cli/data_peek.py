@@ -21,7 +21,7 @@ from k25.train.data import Streams
 
 
 def peek(
-    recipe: Path,
+    recipe: str,
     /,
     *,
     start: int = 0,
@@ -35,7 +35,7 @@ def peek(
     """Show what a recipe feeds to training: samples and statistics.
 
     Args:
-        recipe: A recipe's TOML file.
+        recipe: A recipe's TOML file, or the name of one that comes with K25, such as nano/joint.
         start: First stream to look at.
         streams: How many streams the statistics cover.
         documents: How many documents to show.
@@ -65,7 +65,7 @@ def peek(
         console.print(Text.assemble((f"{name}: ", "bold"), value))
     if html_file is not None:
         try:
-            html_file.write_text(page(f"{recipe.name}: data", facts, samples, words), encoding="utf-8")
+            html_file.write_text(page(f"{recipe}: data", facts, samples, words), encoding="utf-8")
         except OSError as error:
             raise InputError(f"{html_file}: cannot be written ({error.strerror})") from None
 
