@@ -3,6 +3,7 @@
 Exit codes: 0 stopped as asked, 1 the model does not fit (other engines), 2 wrong input.
 """
 
+import gc
 import os
 import signal
 import socket
@@ -193,6 +194,8 @@ def _uvicorn_config(app: object, settings: ServerSettings) -> uvicorn.Config:
 def _run(server: uvicorn.Server, listener: socket.socket) -> None:
     """Until SIGINT or SIGTERM; running answers then get their grace."""
     sys.setswitchinterval(_SWITCH_SECONDS)
+    # What is loaded by now stays: the collector need not look through it again and again.
+    gc.freeze()
     before = signal.signal(signal.SIGTERM, _stopped)
     try:
         server.run(sockets=[listener])

@@ -47,7 +47,8 @@ class KernelDecoder:
     """Decoder and head of a model in bf16 whose experts are bf16 or INT4."""
 
     def __init__(self, decoder: Decoder) -> None:
-        self._config = decoder.config
+        positions = torch.arange(decoder.config.max_position_embeddings)
+        self._rotations = rotary_table(decoder.config, positions)
         layers = [layer for layer in decoder.layers if isinstance(layer, DecoderLayer)]
         norms = [norm for layer in layers for norm in (layer.attention_norm, layer.ffn_norm)]
         self._first_norm, *self._next_norms = (_Norm(norm) for norm in [*norms, decoder.norm])
@@ -60,7 +61,7 @@ class KernelDecoder:
 
     def hidden(self, embeddings_TD: Tensor, positions_T: Tensor, keys: RowContexts | KeyReader) -> Tensor:
         """Final-norm hidden states (T, D) float32."""
-        rotations = rotary_table(self._config, positions_T)
+        rotations = self._rotations[positions_T]
         # A residual connection and the norm after it are one operation, so the norm of a layer's input comes first.
         sum_TD = embeddings_TD.to(torch.float32, copy=True)
         normed_TD = self._first_norm(sum_TD)

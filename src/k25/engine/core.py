@@ -231,9 +231,10 @@ class EngineCore:
         if reason is None and len(sequence.tokens) >= sequence.limit:
             reason = "length"
         first = sequence.sampling.generated == 1
-        self._totals.update(generated_tokens=1)
+        self._totals["generated_tokens"] += 1
         if first:
-            self._totals.update(prompt_tokens=sequence.prompt_tokens, cached_tokens=sequence.cached)
+            self._totals["prompt_tokens"] += sequence.prompt_tokens
+            self._totals["cached_tokens"] += sequence.cached
         event = TokenEvent(
             token_id=token,
             policy_version=self.version,
