@@ -63,7 +63,7 @@ def _condition(numbers: Random, values: dict[str, int]) -> list[str]:
 
 def _reaches_target(gold: dict[str, Any], answer: str) -> float:
     """1 for an expression with the value and with exactly the given numbers."""
-    expression = answer.strip().strip("`") if "boxed" not in answer else final_answer(answer)
+    expression = final_answer(answer)
     try:
         fits = sorted(literals(expression)) == gold["numbers"] and calculate(expression) == gold["target"]
     except ToolError:
