@@ -19,9 +19,9 @@ from k25.agent import ArtifactStore, Budget, Endpoint, HttpModelClient, Record, 
 from mock_model_server import mock_model
 
 AGENTS, CALLS, LATENCY = 100, 15, 0.05
-MODEL_CALLS = AGENTS * (CALLS + 1)
+QUICK_AGENTS = 10  # peers take some ten seconds for a hundred
 
-Workload = Callable[[str], Coroutine[Any, Any, None]]
+Workload = Callable[[str, int], Coroutine[Any, Any, None]]
 
 
 @tool(idempotent=True)
@@ -34,7 +34,7 @@ async def step(n: int) -> str:
     return f"step {n} done"
 
 
-async def ours(url: str) -> None:
+async def ours(url: str, agents: int) -> None:
     """All agents at once, with the record."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -47,31 +47,31 @@ async def ours(url: str) -> None:
                     done = await run(client, Toolset("steps", [step]), task, Budget(), context, record=record)
                     assert done.text == f"Finished after {CALLS} turns.", done
 
-                await asyncio.gather(*(one(number) for number in range(AGENTS)))
+                await asyncio.gather(*(one(number) for number in range(agents)))
 
 
-async def openai_agents(url: str) -> None:
+async def openai_agents(url: str, agents: int) -> None:
     """The same with the OpenAI Agents SDK, without a record."""
-    agents, openai = importlib.import_module("agents"), importlib.import_module("openai")
-    agents.set_tracing_disabled(True)
-    client = openai.AsyncOpenAI(base_url=url, api_key="none")
-    model = agents.OpenAIChatCompletionsModel(model="mock", openai_client=client)
+    sdk, openai = importlib.import_module("agents"), importlib.import_module("openai")
+    sdk.set_tracing_disabled(True)
 
     async def step(n: int) -> str:
         """Make one step."""
         return f"step {n} done"
 
-    async def one(number: int) -> None:
-        agent = agents.Agent(name="a", model=model, tools=[agents.function_tool(step)])
-        streamed = agents.Runner.run_streamed(agent, f"Task {number}", max_turns=CALLS + 2)
+    async def one(number: int, model: Any) -> None:
+        agent = sdk.Agent(name="a", model=model, tools=[sdk.function_tool(step)])
+        streamed = sdk.Runner.run_streamed(agent, f"Task {number}", max_turns=CALLS + 2)
         async for _ in streamed.stream_events():
             pass
         assert streamed.final_output == f"Finished after {CALLS} turns."
 
-    await asyncio.gather(*(one(number) for number in range(AGENTS)))
+    async with openai.AsyncOpenAI(base_url=url, api_key="none") as client:
+        model = sdk.OpenAIChatCompletionsModel(model="mock", openai_client=client)
+        await asyncio.gather(*(one(number, model) for number in range(agents)))
 
 
-async def pydantic_ai(url: str) -> None:
+async def pydantic_ai(url: str, agents: int) -> None:
     """The same with pydantic-ai, without a record."""
     agent_class = importlib.import_module("pydantic_ai").Agent
     provider = importlib.import_module("pydantic_ai.providers.openai").OpenAIProvider(base_url=url, api_key="none")
@@ -92,7 +92,7 @@ async def pydantic_ai(url: str) -> None:
         assert nodes.result is not None
         assert nodes.result.output == f"Finished after {CALLS} turns."
 
-    await asyncio.gather(*(one(number) for number in range(AGENTS)))
+    await asyncio.gather(*(one(number) for number in range(agents)))
 
 
 PEERS: dict[str, tuple[str, Workload]] = {
@@ -101,36 +101,39 @@ PEERS: dict[str, tuple[str, Workload]] = {
 }
 
 
-def _processor_milliseconds(workload: Workload, url: str) -> Callable[[], float]:
+def _processor_milliseconds(workload: Workload, url: str, agents: int) -> Callable[[], float]:
     def figure() -> float:
         begin = time.process_time()
-        asyncio.run(workload(url))
-        return (time.process_time() - begin) * 1e3 / MODEL_CALLS
+        asyncio.run(workload(url, agents))
+        return (time.process_time() - begin) * 1e3 / (agents * (CALLS + 1))
 
     return figure
 
 
-def _wall_over_ideal(workload: Workload, url: str) -> Callable[[], float]:
+def _wall_over_ideal(workload: Workload, url: str, agents: int) -> Callable[[], float]:
     def figure() -> float:
         begin = time.perf_counter()
-        asyncio.run(workload(url))
+        asyncio.run(workload(url, agents))
         return (time.perf_counter() - begin) / (LATENCY * (CALLS + 1))
 
     return figure
 
 
-def loop(_quick: bool) -> Iterable[Case]:
+def loop(quick: bool) -> Iterable[Case]:
     """Processor time per model call and wall time over the ideal."""
     with mock_model(latency=LATENCY, turns=CALLS) as url:
         available = {name: work for name, (module, work) in PEERS.items() if importlib.util.find_spec(module)}
+        agents = QUICK_AGENTS if quick and available else AGENTS
         for what, figure, unit in (
-            ("processor time per model call", _processor_milliseconds, "ms"),
-            ("wall time over the ideal", _wall_over_ideal, "ratio"),
+            (f"{agents} agents: processor time per model call", _processor_milliseconds, "ms"),
+            (f"{agents} agents: wall time over the ideal", _wall_over_ideal, "ratio"),
         ):
             for name, workload in available.items():
-                yield Case(what, figure(ours, url), figure(workload, url), name, unit, measures_itself=True)
+                yield Case(
+                    what, figure(ours, url, agents), figure(workload, url, agents), name, unit, measures_itself=True
+                )
             if not available:
-                yield Case(what, figure(ours, url), unit=unit, measures_itself=True)
+                yield Case(what, figure(ours, url, agents), unit=unit, measures_itself=True)
 
 
 if __name__ == "__main__":

@@ -13,10 +13,8 @@ import hashlib
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import Literal
+from dataclasses import replace
 
-from k25.agent.artifacts import Artifact
 from k25.agent.budget import Budget
 from k25.agent.context import ContextStrategy, estimate_tokens
 from k25.agent.events import (
@@ -32,46 +30,16 @@ from k25.agent.events import (
     ToolCallStarted,
 )
 from k25.agent.limits import ToolLimits
-from k25.agent.model import ModelClient, ModelError, ModelRequest, ModelTurn, Retry, ToolCall, Usage
+from k25.agent.model import ModelClient, ModelError, ModelRequest, ModelTurn, Retry, ToolCall
 from k25.agent.record import Record, RecordError
 from k25.agent.record_reader import tool_message
 from k25.agent.tool import JsonObject, ToolContext, ToolOutput, Toolset
+from k25.agent.trajectory import AgentIdentity, Reason, Trajectory
 from k25.chat import tool_call_id
 from k25.errors import InputError
 
-Reason = Literal["answered", "budget", "model error", "failed", "cancelled"]
-
 ANSWER_NOW = "{reason}. Answer now with what you have; tools can no longer be called."
 ANSWER_SECONDS = 120.0  # for the last answer of an agent whose wall time is used up
-
-
-@dataclass(frozen=True)
-class AgentIdentity:
-    """Who runs, for the record: the agent's name, and the agent and tool call that started it."""
-
-    name: str = "agent"
-    parent: str | None = None
-    call_id: str | None = None
-
-
-@dataclass
-class Trajectory:
-    """What an agent did. `text` is its final answer (may be empty), `detail` explains any other end.
-
-    `turns` has one entry per finished model call, summaries included; `messages` is the conversation at the end.
-    """
-
-    agent_id: str
-    messages: list[JsonObject]
-    turns: list[ModelTurn] = field(default_factory=list)
-    artifacts: list[Artifact] = field(default_factory=list)
-    tool_calls: int = 0
-    usage: Usage = field(default_factory=Usage)
-    cost: float = 0.0
-    text: str = ""
-    reason: Reason = "answered"
-    detail: str = ""
-    seconds: float = 0.0
 
 
 class _BudgetEndError(Exception):
