@@ -4,15 +4,16 @@ import random
 from types import SimpleNamespace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from k25.errors import InputError
 from k25.swarm.bench import score
 from k25.swarm.bench.cells import normal_cell, same_cell
+from k25.swarm.bench.documents import score_document
 from k25.swarm.bench.scoring import final_answer, score_files, score_short, score_table
 from k25.swarm.bench.tables import find_table
-from k25.swarm.bench.types import Column, FilesGold, ShortGold, TableGold
+from k25.swarm.bench.types import Column, DocumentGold, FilesGold, ShortGold, TableGold
 
 COLUMNS = (Column("Code", key=True), Column("Name"), Column("Height", "number", unit="ft"))
 GOLD = TableGold(COLUMNS, (("AAA", "Alpha", "100"), ("BBB", "Bravo", "2000"), ("CCC", "Charlie", "none")))
@@ -34,6 +35,7 @@ rows_strategy = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(rows_strategy, st.randoms())
 def test_the_order_of_rows_and_columns_does_not_count(rows, rng):
     expected = score_table(GOLD, markdown(rows))
@@ -43,6 +45,7 @@ def test_the_order_of_rows_and_columns_does_not_count(rows, rng):
     assert score_table(GOLD, moved) == expected
 
 
+@settings(deadline=None)
 @given(rows_strategy)
 def test_scores_lie_between_0_and_1_and_rows_never_beat_items(rows):
     parts = score_table(GOLD, markdown(rows)).parts
@@ -50,12 +53,14 @@ def test_scores_lie_between_0_and_1_and_rows_never_beat_items(rows):
     assert parts["row_f1"] <= parts["item_f1"] + 1e-12
 
 
+@settings(deadline=None)
 @given(ANYTHING)
 def test_any_text_has_a_score(text):
     assert 0 <= score_table(GOLD, text).value <= 1
     assert 0 <= score_short(ShortGold("a", ("b",)), text).value <= 1
 
 
+@settings(deadline=None)
 @given(rows_strategy)
 def test_one_more_wrong_row_never_helps(rows):
     before = score_table(GOLD, markdown(rows))
@@ -142,6 +147,26 @@ def test_success_allows_no_row_too_many():
 )
 def test_a_short_answer_is_found_in_prose(text, expected):
     assert score_short(ShortGold(expected, ("Genève Cointrin", "")), text).success, final_answer(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("Answer: -5", "-5"), ("Answer:\n\n**1817**\n", "1817"), ("**Answer**: **17**", "17")]
+)
+def test_signs_and_line_breaks_around_a_short_answer_are_understood(text, expected):
+    assert score_short(ShortGold(expected), text).success
+
+
+@pytest.mark.parametrize(
+    "piece", ["[", "[](", "[^", "<", "<a", "(", "#", "## ", "## #", " ", "|", "-", "|-", "|a|b|\n|-|-|\n", "*", "1,",
+              "answer:", "\n", "\\boxed{", "## Alpha\n", "\\|", ":-"]
+)  # fmt: skip
+def test_long_odd_texts_are_scored_without_hanging(piece):
+    text = piece * (300_000 // len(piece))
+    documents = DocumentGold((("Alpha", ("1",)), ("Beta", ("2",))), 100)
+    assert 0 <= score_document(documents, f"## Alpha\n{text}\n{text}")["value"] <= 1
+    assert score_table(GOLD, f"{markdown(GOLD.rows)}\n{text}").parts["row_recall"] > 0
+    assert 0 <= score_table(GOLD, f"| Code | {text[:100_000]} |\n|---|---|\n| AAA | {text} |").value <= 1
+    assert score_short(ShortGold("a"), text).value == 0
 
 
 @pytest.mark.parametrize("text", ["", "Answer:", "Answer: GVB", "It is GVA, I think, or ZRH", "GVA\nAnswer: ZRH"])

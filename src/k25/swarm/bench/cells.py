@@ -7,8 +7,9 @@ import unicodedata
 
 from k25.swarm.bench.types import Column
 
-_MARKUP = re.compile(r"\[\^[^\]]*\^?\]|[*`]|<[^>]*>")
-_LINK = re.compile(r"\[([^\]]*)\]\([^)]*\)")
+# What a model writes can be long and odd: no pattern here may look ahead over what another match starts with.
+_MARKUP = re.compile(r"\[\^[^\[\]]*\]|[*`]|</?[a-zA-Z][^<>]*>")
+_LINK = re.compile(r"\[([^\[\]]*)\]\([^()\s]*\)")
 _NUMBER = re.compile(
     r"[-+\N{MINUS SIGN}]?"
     r"(?:\d{1,3}(?:[,'\N{NO-BREAK SPACE}\N{NARROW NO-BREAK SPACE}\N{THIN SPACE} ]\d{3})+(?!\d)|\d+)"

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from k25.swarm.bench.cells import normal_text
 from k25.swarm.bench.types import DocumentGold
 
-_HEADING = re.compile(r"^##[ \t]+(.+?)[ \t#]*$", re.MULTILINE)
+_HEADING = re.compile(r"^##[ \t](.*)$", re.MULTILINE)
 _THOUSANDS = re.compile(r"(?<=\d)[,\N{NO-BREAK SPACE}\N{NARROW NO-BREAK SPACE}](?=\d{3}(?!\d))")
 NGRAM_WORDS = 8
 # A section is written out if it has this share of the words that an equal division would give it.
@@ -27,9 +27,10 @@ def score_document(gold: DocumentGold, text: str) -> dict[str, float]:
     sections = _sections(text)
     wanted = {normal_text(heading): stated for heading, stated in gold.sections}
     found = [(heading, body) for heading, body in sections if heading in wanted]
-    bodies: dict[str, str] = {}
+    pieces: dict[str, list[str]] = {}
     for heading, body in found:
-        bodies[heading] = f"{bodies.get(heading, '')}\n{body}"
+        pieces.setdefault(heading, []).append(body)
+    bodies = {heading: "\n".join(parts) for heading, parts in pieces.items()}
     least = _LEAST_SHARE * gold.words / len(wanted)
     facts = [(heading, fact) for heading, stated in wanted.items() for fact in stated]
     plain = {heading: normal_text(_THOUSANDS.sub("", body)) for heading, body in bodies.items()}
@@ -60,7 +61,9 @@ def distinct_share(words: Sequence[str], length: int = NGRAM_WORDS) -> float:
 def _sections(text: str) -> list[tuple[str, str]]:
     found = list(_HEADING.finditer(text))
     starts = [match.start() for match in found] + [len(text)]
-    return [(normal_text(match[1]), text[match.end() : starts[index]]) for index, match in enumerate(found, 1)]
+    return [
+        (normal_text(match[1].strip(" \t#")), text[match.end() : starts[index]]) for index, match in enumerate(found, 1)
+    ]
 
 
 def _states(body: str, fact: str) -> bool:

@@ -20,7 +20,9 @@ from k25.swarm.bench.documents import score_document
 from k25.swarm.bench.tables import find_table
 from k25.swarm.bench.types import DocumentGold, FilesGold, Question, ShortGold, TableGold
 
-_ANSWER_LINE = re.compile(r"^\W*(?:final |exact )?answer\W*:\W*(.+)$", re.IGNORECASE | re.MULTILINE)
+_ANSWER_LINE = re.compile(
+    r"^[^\w\n]*(?:final |exact )?answer[^\w\n:]*:[\s*_`]*([^\s*_`].*)$", re.IGNORECASE | re.MULTILINE
+)
 _BOXED = re.compile(r"\\boxed\{(?:\\text\{)?([^{}]*)\}")
 
 

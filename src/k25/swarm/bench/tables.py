@@ -8,10 +8,12 @@ from difflib import SequenceMatcher
 from k25.swarm.bench.cells import normal_text
 from k25.swarm.bench.types import Column
 
-_RULE = re.compile(r"^\s*\|?\s*:?-+:?\s*(?:\|\s*:?-+:?\s*)*\|?\s*$")
+_DASHES = re.compile(r":?-+:?")
 _PIPE = re.compile(r"(?<!\\)\|")
-_PARENTHESES = re.compile(r"\([^)]*\)")
+_PARENTHESES = re.compile(r"\([^()]*\)")
 _LEAST_LIKENESS = 0.8
+# Headings are compared in full only up to these sizes.
+_MOST_COLUMNS, _MOST_LETTERS = 64, 100
 
 
 @dataclass(frozen=True)
@@ -47,13 +49,13 @@ def markdown_tables(text: str) -> list[tuple[list[str], list[list[str]]]]:
     tables = []
     index = 1
     while index < len(lines):
-        if not (_RULE.match(lines[index]) and "|" in lines[index - 1] and "-" in lines[index]):
+        if not (_is_rule(lines[index]) and "|" in lines[index - 1]):
             index += 1
             continue
         header, rows = _cells(lines[index - 1]), []
         index += 1
         while index < len(lines) and "|" in lines[index]:
-            if not _RULE.match(lines[index]):
+            if not _is_rule(lines[index]):
                 rows.append(_cells(lines[index]))
             index += 1
         tables.append((header, rows))
@@ -63,7 +65,7 @@ def markdown_tables(text: str) -> list[tuple[list[str], list[list[str]]]]:
 def match_columns(header: Sequence[str], columns: Sequence[Column]) -> list[int | None]:
     """For each wanted column its place in the header, one to one: by name, by name without units, then by likeness."""
     places: list[int | None] = [None] * len(columns)
-    free = dict(enumerate(header))
+    free = {place: name[:_MOST_LETTERS] for place, name in enumerate(header[:_MOST_COLUMNS])}
     for form in (_letters, lambda name: _letters(_PARENTHESES.sub("", name))):
         for wanted, column in enumerate(columns):
             found = [place for place, name in free.items() if form(name) in (form(column.heading), form(column.name))]
@@ -91,6 +93,11 @@ def _likeness(name: str, column: Column) -> float:
 
 def _letters(name: str) -> str:
     return "".join(char for char in normal_text(name) if char.isalnum())
+
+
+def _is_rule(line: str) -> bool:
+    cells = _cells(line) if "-" in line else []
+    return bool(cells) and all(_DASHES.fullmatch(cell) for cell in cells)
 
 
 def _cells(line: str) -> list[str]:
