@@ -88,7 +88,11 @@ class BrowserPool:
                 headless=True,
                 chromium_sandbox=self._chromium_sandbox,
                 args=list(_ARGUMENTS),
-                proxy={"server": f"http://127.0.0.1:{port}"},
+                proxy={
+                    "server": f"http://127.0.0.1:{port}",
+                    "username": self._proxy.USER,
+                    "password": self._proxy.password,
+                },
                 # A page that breaks out of its renderer finds no keys in the environment.
                 env={"PATH": os.environ.get("PATH", ""), "HOME": self._home.name, "TMPDIR": self._home.name},
             )

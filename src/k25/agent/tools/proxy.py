@@ -5,7 +5,9 @@ scripts, workers and web sockets alike. So one check here, on the address that i
 """
 
 import asyncio
+import base64
 import contextlib
+import secrets
 from urllib.parse import urlsplit
 
 from k25.agent.tools.addresses import AddressPolicy
@@ -22,10 +24,13 @@ _Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 class CheckedProxy:
-    """An HTTP proxy (RFC 9110, CONNECT included) that reaches only what `policy` allows."""
+    """An HTTP proxy (RFC 9110, CONNECT included) that reaches only what `policy` allows, for who knows `password`."""
+
+    USER = "browser"
 
     def __init__(self, policy: AddressPolicy) -> None:
         self.policy = policy
+        self.password = secrets.token_urlsafe(24)
         self._server: asyncio.Server | None = None
         self._serving: set[asyncio.Task[None]] = set()
 
@@ -56,6 +61,9 @@ class CheckedProxy:
 
     async def _serve(self, client: _Streams) -> None:
         head = await asyncio.wait_for(client[0].readuntil(b"\r\n\r\n"), _IDLE_SECONDS)
+        if not self._authorised(head):
+            await _answer(client[1], "407 Proxy Authentication Required", "Proxy-Authenticate: Basic realm=k25")
+            return
         method, target, _ = head.split(b"\r\n", 1)[0].decode("latin-1").split(" ", 2)
         try:
             if method == "CONNECT":
@@ -65,7 +73,7 @@ class CheckedProxy:
                 _, host, number = self.policy.check_url(target)
                 server = await self._connect(host, number)
         except InputError as refused:
-            await _refuse(client[1], str(refused))
+            await _answer(client[1], "403 Forbidden", f"{REFUSED_HEADER}: 1", str(refused))
             return
         try:
             if method == "CONNECT":
@@ -75,6 +83,11 @@ class CheckedProxy:
                 await _exchange(client, server, method, target, head)
         finally:
             server[1].close()
+
+    def _authorised(self, head: bytes) -> bool:
+        expected = b"Basic " + base64.b64encode(f"{self.USER}:{self.password}".encode())
+        given = next((value for name, value in _headers(head) if name == b"proxy-authorization"), b"")
+        return secrets.compare_digest(given, expected)
 
     async def _connect(self, host: str, port: int) -> _Streams:
         for address in await self.policy.resolve(host, port):
@@ -118,13 +131,13 @@ async def _relay(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> 
             target.close()
 
 
-async def _refuse(client: asyncio.StreamWriter, reason: str) -> None:
-    text = reason.encode("ascii", "replace")
+async def _answer(client: asyncio.StreamWriter, status: str, header: str, text: str = "") -> None:
+    body = text.encode("ascii", "replace")
     head = (
-        f"HTTP/1.1 403 Forbidden\r\nContent-Type: text/plain\r\nContent-Length: {len(text)}\r\n"
-        f"{REFUSED_HEADER}: 1\r\nConnection: close\r\n\r\n"
+        f"HTTP/1.1 {status}\r\nContent-Type: text/plain\r\nContent-Length: {len(body)}\r\n{header}\r\n"
+        "Connection: close\r\n\r\n"
     )
-    client.write(head.encode("ascii") + text)
+    client.write(head.encode("ascii") + body)
     await client.drain()
 
 

@@ -157,4 +157,5 @@ def main() -> None:
             continue
 
 
-main()
+if __name__ == "__main__":
+    main()
