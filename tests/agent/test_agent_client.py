@@ -229,6 +229,16 @@ def test_refusals_shrink_the_capacity_once_and_successes_restore_it():
     complete(run())
 
 
+def test_the_client_tells_its_limit_what_the_server_said():
+    limit = AdaptiveLimit(8)
+    with pytest.raises(ModelError):
+        ask(plain(429, "{}"), limit=limit)
+    shrunk = limit.capacity
+    assert shrunk == 1
+    ask(GOOD, limit=limit)
+    assert limit.capacity == 2
+
+
 def test_a_limit_serves_in_order_and_survives_cancelled_waiters():
     order = []
 

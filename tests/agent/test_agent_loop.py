@@ -24,7 +24,14 @@ from k25.agent import (
     tool,
 )
 from k25.agent.context import HIDDEN, SUMMARY_REQUEST, discard_history, estimate_tokens, hide_tool_results
-from k25.agent.events import AgentFinished, AgentStarted, ContextRewritten, ModelCallFailed, ToolCallFinished
+from k25.agent.events import (
+    AgentFinished,
+    AgentStarted,
+    ContextRewritten,
+    ModelCallFailed,
+    ModelCallFinished,
+    ToolCallFinished,
+)
 from k25.errors import InputError
 
 TASK = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "What is 1 + 1?"}]
@@ -249,6 +256,29 @@ def test_the_record_holds_the_conversation_once_and_whole(tmp_path):
     with RecordReader(tmp_path / "r") as reader:
         assert reader.conversation("agent-1") == done.messages
     assert events(tmp_path, AgentStarted)[0].tools == ["look", "add"]
+
+
+def test_finished_calls_are_in_the_record_before_anyone_acts_on_them(tmp_path):
+    seen = []
+
+    def look():
+        with RecordReader(tmp_path / "r") as reader:
+            kinds = (ModelCallFinished, ToolCallFinished)
+            seen.append([entry.event.kind for entry in reader.entries(kinds=kinds)])
+
+    @tool
+    async def note() -> str:
+        """Look into the record."""
+        look()
+        return ""
+
+    def answer(request):
+        look()
+        return says("ok") if len(request.messages) > 2 else calls(("note", ""))
+
+    run_agent(ScriptedModel(answer), tmp_path, note, record=True)
+    model_call, tool_call = ModelCallFinished.kind, ToolCallFinished.kind
+    assert seen == [[], [model_call], [model_call, tool_call]]
 
 
 @pytest.mark.parametrize("survived", range(6))

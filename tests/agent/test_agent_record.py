@@ -135,6 +135,13 @@ def test_a_record_that_cannot_be_written_says_so(tmp_path):
     complete(run())
 
 
+def test_a_closed_record_takes_nothing_more(tmp_path):
+    record = Record(tmp_path / "r")
+    record.close()
+    with pytest.raises(RecordError, match="closed"):
+        record.append(started(0))
+
+
 def test_the_tail_follows_another_writer(tmp_path):
     async def run():
         with Record(tmp_path / "r") as record, RecordReader(tmp_path / "r") as reader:

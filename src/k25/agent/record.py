@@ -68,6 +68,8 @@ class Record:
     def append(self, event: Event) -> int:
         """Queue the event and return its number. Call it from one thread only. Raises RecordError."""
         self._check()
+        if self._closing:
+            raise RecordError(f"{self.path}: the record is closed")
         self._seq += 1
         self._queue.append((self._seq, time.time(), event))
         if not self._wake.is_set():
