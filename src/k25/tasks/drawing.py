@@ -64,6 +64,11 @@ def inset(box: PixelBox, margin: int) -> PixelBox:
     return left + margin, top + margin, right - margin, bottom - margin
 
 
+def overlap(first: PixelBox, second: PixelBox) -> bool:
+    """Whether two boxes share a pixel."""
+    return first[0] < second[2] and second[0] < first[2] and first[1] < second[3] and second[1] < first[3]
+
+
 def draw_shape(draw: ImageDraw.ImageDraw, shape: str, box: PixelBox, colour: Rgb) -> None:
     """One of SHAPES, filled; it touches all four sides of `box`."""
     left, top, right, bottom = box[0], box[1], box[2] - 1, box[3] - 1

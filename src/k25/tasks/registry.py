@@ -24,6 +24,10 @@ _MODULES: tuple[str, ...] = (
     "image_tool",
     "visual_grids",
     "visual_scenes",
+    "visual_text",
+    "visual_puzzles",
+    "charts",
+    "clips",
 )
 
 

@@ -28,10 +28,15 @@ def chosen(text: str, choices: Collection[str]) -> str | None:
     return mentioned.pop() if len(mentioned) == 1 else None
 
 
+def whole_numbers(text: str) -> list[int]:
+    """All whole numbers below a thousand million."""
+    return [int(number) for number in _INTEGER.findall(text)]
+
+
 def count(text: str) -> int | None:
-    """The last whole number below a thousand million in the text, None where there is none."""
-    found = _INTEGER.findall(text)
-    return int(found[-1]) if found else None
+    """The last of them, None where there is none."""
+    found = whole_numbers(text)
+    return found[-1] if found else None
 
 
 def boxes(text: str) -> list[Box]:

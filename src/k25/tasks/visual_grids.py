@@ -50,7 +50,7 @@ def colour_grid(numbers: Random, difficulty: int) -> VisualExercise:
     return VisualExercise(picture, "Name the colour of every cell, row by row.", answer, grid)
 
 
-@visual_task("colour-counts", check=check_counts, hardest=len(_COLOUR_LEVELS), domain="reasoning", twin="grid-counts")
+@visual_task("colour-counts", check=check_counts, hardest=len(_COLOUR_LEVELS), domain="reasoning")
 def colour_counts(numbers: Random, difficulty: int) -> VisualExercise:
     """Count the cells of all colours of the same grids, those without a cell too."""
     grid, picture = _coloured(numbers, difficulty)
@@ -81,7 +81,13 @@ def shape_grid(numbers: Random, difficulty: int) -> VisualExercise:
     )
 
 
-@visual_task("count-shapes", check=check_count, hardest=len(_SHAPE_LEVELS), domain="reasoning")
+@visual_task(
+    "count-shapes",
+    check=check_count,
+    hardest=len(_SHAPE_LEVELS),
+    domain="reasoning",
+    twin="count-letters-grid",
+)
 def count_shapes(numbers: Random, difficulty: int) -> VisualExercise:
     """Count the shapes of one kind and colour among others; every count up to nine is equally likely."""
     rows, columns = _sides(numbers, _SHAPE_LEVELS[difficulty - 1])

@@ -20,6 +20,7 @@ from k25.tasks.drawing import (
     canvas,
     cell_box,
     draw_shape,
+    overlap,
     polygon_mask,
     shade,
 )
@@ -147,7 +148,7 @@ def _scene(
         thing = Thing(
             numbers.choice(colours), numbers.choice(SHAPES[: level.shapes]), _box(numbers, picture, difficulty)
         )
-        if not any(_overlap(thing.box, other.box) for other in things):
+        if not any(overlap(thing.box, other.box) for other in things):
             things.append(thing)
             draw_shape(draw, thing.shape, thing.box, shade(thing.colour, numbers, level.spread))
     return picture, sorted(things, key=lambda thing: (thing.box[1], thing.box[0]))
@@ -160,10 +161,6 @@ def _box(numbers: Random, picture: Image.Image, difficulty: int) -> PixelBox:
     height = min(45, max(18, width + numbers.randint(-6, 6)))
     left, top = numbers.randint(0, picture.width - width), numbers.randint(0, picture.height - height)
     return left, top, left + width, top + height
-
-
-def _overlap(first: PixelBox, second: PixelBox) -> bool:
-    return first[0] < second[2] and second[0] < first[2] and first[1] < second[3] and second[1] < first[3]
 
 
 def _asked_scene(numbers: Random, difficulty: int) -> tuple[Image.Image, list[Thing], str]:
