@@ -1,6 +1,7 @@
 """A command line as it runs in a sandbox: what bubblewrap, a container runtime or plain limits put around it."""
 
 import os
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -43,7 +44,15 @@ def bubblewrap(argv: Sequence[str], workspace: Path, settings: SandboxSettings, 
     namespace of its own: the kernel counts processes per user *and* namespace, but not those of root.
     """
     as_root = os.geteuid() == 0
-    parts = ["bwrap", "--die-with-parent", "--new-session", "--unshare-ipc", "--unshare-pid", "--unshare-uts"]
+    # The environment of the child has a PATH of its own.
+    parts = [
+        shutil.which("bwrap") or "bwrap",
+        "--die-with-parent",
+        "--new-session",
+        "--unshare-ipc",
+        "--unshare-pid",
+        "--unshare-uts",
+    ]
     parts += ["--unshare-cgroup-try", *([] if settings.network else ["--unshare-net"])]
     parts += [] if as_root else ["--unshare-user", "--uid", str(USER_ID), "--gid", str(USER_ID)]
     parts += _mounts(workspace, settings, limits)

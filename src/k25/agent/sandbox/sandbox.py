@@ -71,12 +71,12 @@ class Sandbox:
         """Run a program to its end. One that exceeds a limit is killed with everything it started."""
         process = await self.start(argv, workspace, limits)
         room = _Room(process)
+        feeding = asyncio.create_task(_feed(process.stdin, stdin))
         try:
-            feeding = asyncio.create_task(_feed(process.stdin, stdin))
             stdout, stderr = await asyncio.gather(room.read(process.stdout), room.read(process.stderr))
             status = await process.wait()
-            feeding.cancel()
         finally:
+            feeding.cancel()
             await asyncio.shield(process.kill())
         return Completed(status, stdout, stderr, process.stopped)
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from k25.errors import InputError
+
 Backend = Literal["auto", "bubblewrap", "container", "none"]
 
 
@@ -26,6 +28,11 @@ class Limits:
     file_bytes: int = 1 << 30
     written_bytes: int = 8 << 30
     temporary_bytes: int = 256 << 20
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not value > 0:
+                raise InputError(f"sandbox limit {name} is {value}; give a number above 0")
 
 
 @dataclass(frozen=True)
