@@ -12,7 +12,7 @@ from k25.swarm.bench import KINDS, QuestionMaker, World, score
 from k25.swarm.bench.types import DocumentGold, FilesGold, ShortGold, TableGold
 
 # A tiny world has few pages.
-SMALL = {name: dataclasses.replace(kind, least_pages=1) for name, kind in KINDS.items()}
+SMALL = {name: dataclasses.replace(kind, least_pages=1, least_items=1) for name, kind in KINDS.items()}
 
 
 def all_questions(maker, kind, seed=0):

@@ -54,5 +54,5 @@ def test_it_has_many_questions_of_every_kind_and_no_page_contradicts_the_package
             except InputError:
                 break
             counts[kind] += 1
-    assert counts == {"wide": 287, "wide-read": 34, "deep": 403, "download": 72, "long-form": 16}
+    assert counts == {"wide": 255, "wide-read": 29, "deep": 403, "download": 72, "long-form": 16}
     assert maker.dropped["disagree"] == 0

@@ -29,12 +29,13 @@ class Kind:
     families: tuple[Callable[[Facts], Iterator[Draft]], ...]
     least_pages: int
     most_pages: int
+    least_items: int = 1
     most_items: int = 400
 
 
 KINDS = {
-    "wide": Kind(WIDE, 35, 700),
-    "wide-read": Kind(WIDE_READ, 101, 1_000),
+    "wide": Kind(WIDE, 35, 700, least_items=5),
+    "wide-read": Kind(WIDE_READ, 101, 1_000, least_items=2),
     "deep": Kind(DEEP, 3, 1_000),
     "download": Kind(DOWNLOAD, 20, 400, most_items=150),
     "long-form": Kind(LONG_FORM, 20, 3_000),
@@ -97,7 +98,7 @@ class QuestionMaker:
             if derived is None:
                 self.dropped["no answer"] += 1
                 continue
-            if not _size(derived) <= self._kinds[kind].most_items:
+            if not self._kinds[kind].least_items <= _size(derived) <= self._kinds[kind].most_items:
                 self.dropped["size"] += 1
                 continue
             read, pages = self._read(draft)
