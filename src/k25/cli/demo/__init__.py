@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from k25.cli.demo import checkpoint, network, prompt
+from k25.cli.demo import checkpoint, network, prompt, serving
 
 Stage = Callable[[Console, Path], None]
 
@@ -17,6 +17,7 @@ STAGES: dict[str, Stage] = {
     "A nano network, written in the released INT4 layout and read back": checkpoint.show,
     "A conversation with a picture and a video becomes a prompt": prompt.show,
     "The same stream through both forms of attention": network.show,
+    "The network behind an OpenAI-compatible API: a streamed turn and a forced tool call": serving.show,
     "The released model, counted without allocating it": checkpoint.inspect_release,
 }
 
