@@ -23,6 +23,7 @@ MAY_IMPORT = {
     "rl": {"agent", "swarm", "engine", "train", "tasks"},
     "reproduce": None,
     "cli": None,
+    "__main__": None,
 }
 WITHOUT_TORCH = ["chat", "agent", "swarm", "tasks"]
 

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 import k25
 from k25.errors import InputError
-from k25.train.data.config import DataConfig
+from k25.train.data.config import DataConfig, parse_data_config
 from k25.train.optimiser_config import OptimizerConfig
 from k25.train.parallel.config import ParallelConfig
 from k25.train.schedules import ScheduleConfig
@@ -140,6 +140,8 @@ def parse_recipe(table: Mapping[str, Any], overrides: Sequence[str], place: str)
     for override in overrides:
         _apply(merged, override)
     try:
+        if "data" in merged:
+            parse_data_config(merged["data"], f"{place}: data")
         return Recipe.model_validate(merged)
     except ValidationError as error:
         raise InputError(f"{place}: {_first_error(error)}") from None
