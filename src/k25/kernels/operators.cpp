@@ -221,24 +221,29 @@ Tensor mixture(const Tensor& x, const Tensor& weights, const Tensor& experts, co
     }
   });
 
-  // Each item owns some columns of every token and adds the experts in ascending order: no two threads meet.
+  // Each item owns some columns of every token and adds the experts in ascending order: no two threads meet. The columns
+  // are many, since what is fetched ahead is the same expert's next block.
   const int64_t all_blocks = ceil_div(width, LANES);
-  for_items(ceil_div(all_blocks, CHUNK), duration(bytes, products) / 2, [&](int64_t item) {
-    const int64_t block = item * CHUNK, columns = std::min<int64_t>(ITEM, width - block * LANES);
-    const int blocks = int(std::min<int64_t>(CHUNK, all_blocks - block));
-    std::vector<float> sum(tokens * ITEM);
+  const int64_t span = std::max<int64_t>(all_blocks / (2 * at::get_num_threads()) / CHUNK, 1) * CHUNK;
+  for_items(ceil_div(all_blocks, span), duration(bytes, products) / 2, [&](int64_t item) {
+    const int64_t first = item * span, last = std::min(first + span, all_blocks), columns = (last - first) * LANES;
+    std::vector<float> sum(tokens * columns);
     alignas(64) float tile[ROW_TILE * ITEM];
-    for (const Visit& visit : work) {
-      for (int64_t r = 0; r < int64_t(visit.tokens.size()); r += ROW_TILE) {
-        const int here = int(std::min<int64_t>(ROW_TILE, int64_t(visit.tokens.size()) - r));
-        int32_t index[ROW_TILE];
-        for (int m = 0; m < here; ++m) index[m] = int32_t(visit.first + r + m);
-        chosen->product(visit.down->matrix(visit.network), block, blocks, hidden, index, here, tile);
-        for (int m = 0; m < here; ++m)
-          chosen->add_scaled(tile + m * ITEM, visit.weights[r + m], blocks * LANES, &sum[visit.tokens[r + m] * ITEM]);
+    for (const Visit& visit : work)
+      for (int64_t block = first; block < last; block += CHUNK) {
+        const int blocks = int(std::min<int64_t>(CHUNK, last - block));
+        for (int64_t r = 0; r < int64_t(visit.tokens.size()); r += ROW_TILE) {
+          const int here = int(std::min<int64_t>(ROW_TILE, int64_t(visit.tokens.size()) - r));
+          int32_t index[ROW_TILE];
+          for (int m = 0; m < here; ++m) index[m] = int32_t(visit.first + r + m);
+          chosen->product(visit.down->matrix(visit.network), block, blocks, hidden, index, here, tile);
+          for (int m = 0; m < here; ++m)
+            chosen->add_scaled(tile + m * ITEM, visit.weights[r + m], blocks * LANES,
+                               &sum[visit.tokens[r + m] * columns + (block - first) * LANES]);
+        }
       }
-    }
-    for (int64_t t = 0; t < tokens; ++t) write_row(&sum[t * ITEM], out.data_ptr(), is_bf16(x), t * width + block * LANES, columns);
+    for (int64_t t = 0; t < tokens; ++t)
+      write_row(&sum[t * columns], out.data_ptr(), is_bf16(x), t * width + first * LANES, std::min(columns, width - first * LANES));
   });
   return out;
 }
