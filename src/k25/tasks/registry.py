@@ -12,6 +12,7 @@ _MODULES: tuple[str, ...] = (
     "arithmetic",
     "sequences",
     "lookup",
+    "needle",
     "strings",
     "word_problems",
     "tables",
