@@ -1,0 +1,36 @@
+"""Evaluation: tasks through the one agent loop, on a model in this process or behind a URL.
+
+`EngineClient` asks an engine as agents ask a server, and keeps every token: rollouts of reinforcement learning use it
+too. `exercises` and `named_tasks` say what is asked, `attempt_all` asks, `task_results` and `differences` count.
+"""
+
+from k25.evaluation.attempts import Attempt, attempt_all, task_toolset
+from k25.evaluation.checkpoints import Checkpoint, load_checkpoint
+from k25.evaluation.engine_client import EngineClient, Form, Policy
+from k25.evaluation.exercises import EVALUATION_SEED, SUITES, exercises, named_tasks
+from k25.evaluation.policies import PolicyClients
+from k25.evaluation.results import Difference, TaskResult, differences, task_results
+from k25.evaluation.statistics import Estimate, mean_difference, mean_score
+
+__all__ = [
+    "EVALUATION_SEED",
+    "SUITES",
+    "Attempt",
+    "Checkpoint",
+    "Difference",
+    "EngineClient",
+    "Estimate",
+    "Form",
+    "Policy",
+    "PolicyClients",
+    "TaskResult",
+    "attempt_all",
+    "differences",
+    "exercises",
+    "load_checkpoint",
+    "mean_difference",
+    "mean_score",
+    "named_tasks",
+    "task_results",
+    "task_toolset",
+]
