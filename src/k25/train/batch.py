@@ -79,15 +79,17 @@ def pack_documents(
     """Put documents end to end.
 
     Args:
-        documents: in the order of the stream; an empty stream is possible where all of them turned out damaged.
+        documents: in the order of the stream. Where all of them turned out damaged, the stream is one token that is
+            not learnt: networks and sharding need no rule for streams without tokens.
         source_names: names of the mixture's sources; every document's source is one of them.
         skipped: samples that could not be used, counted by reason.
     """
+    documents = documents or [Document([0], [False], source_names[0])]
     lengths = [len(document.token_ids) for document in documents]
     boundaries = np.cumsum([0, *lengths], dtype=np.int32)
-    tokens = np.concatenate([np.array(document.token_ids, np.int64) for document in documents] or [np.zeros(0, int)])
+    tokens = np.concatenate([np.array(document.token_ids, np.int64) for document in documents])
     weights = [np.array(document.is_target, np.float32) * document.loss_weight for document in documents]
-    loss_weights = _shifted(np.concatenate(weights or [np.zeros(0)]).astype(np.float32))
+    loss_weights = _shifted(np.concatenate(weights).astype(np.float32))
     targets = _shifted(tokens)
     last = boundaries[1:][np.array(lengths, int) > 0] - 1
     targets[last] = 0
