@@ -4,6 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from k25.train.off import PositiveOrOff
+
 _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 _BelowOne = Annotated[float, Field(ge=0, lt=1)]
@@ -22,7 +24,7 @@ class OptimizerConfig(BaseModel):
         newton_schulz_dtype: precision of the orthogonalisation. bfloat16 takes 0.4 to 0.5 of float32's time where the
             processor has bfloat16 arithmetic, accelerator or not; float32 keeps runs on different numbers of ranks
             comparable to the last digits.
-        qk_clip_tau: largest attention logit that QK-Clip lets stand; None switches it off.
+        qk_clip_tau: largest attention logit that QK-Clip lets stand; "off" switches it off.
         balance_step: change of an expert's selection bias per step.
     """
 
@@ -35,5 +37,5 @@ class OptimizerConfig(BaseModel):
     adamw_betas: tuple[_BelowOne, _BelowOne] = (0.9, 0.95)
     adamw_eps: _Positive = 1e-8
     newton_schulz_dtype: Literal["bfloat16", "float32"] = "bfloat16"
-    qk_clip_tau: _Positive | None = 100.0
+    qk_clip_tau: PositiveOrOff = 100.0
     balance_step: _NotNegative = 1e-3

@@ -93,6 +93,10 @@ class Recipe(_Section):
     precision: Literal["float32", "bfloat16"] = "float32"
     recompute: Literal["none", "layers"] = "none"
 
+    def table(self) -> dict[str, Any]:
+        """The resolved recipe as a TOML table, which reads back as the same recipe."""
+        return _without_none(self.model_dump(mode="json"))
+
 
 def recipe_path(name: str) -> Path:
     """The file that a name such as `nano/joint` or a path means. Raises InputError where there is none."""
@@ -104,9 +108,13 @@ def recipe_path(name: str) -> Path:
     known = sorted(
         str(path.relative_to(folder).with_suffix("")) for folder in recipe_folders() for path in folder.glob("*/*.toml")
     )
+    raise InputError(f"there is no recipe {name!r}; {nearest(name, known, 'give a .toml file or')}")
+
+
+def nearest(name: str, known: Sequence[str], otherwise: str = "known are") -> str:
+    """A hint at what was meant by a name that is not known."""
     near = difflib.get_close_matches(name, known, 1)
-    hint = f"did you mean {near[0]}?" if near else f"give a .toml file or one of {', '.join(known)}"
-    raise InputError(f"there is no recipe {name!r}; {hint}")
+    return f"did you mean {near[0]}?" if near else f"{otherwise} {', '.join(known)}"
 
 
 def recipe_folders() -> list[Path]:
@@ -168,9 +176,7 @@ def _first_error(error: ValidationError) -> str:
     steps = [str(step) for step in first["loc"]]
     if first["type"] != "extra_forbidden":
         return f"{'.'.join(steps)}: {first['msg'].removeprefix('Value error, ')}"
-    near = difflib.get_close_matches(steps[-1], _keys_beside(steps), 1)
-    hint = f"did you mean {near[0]}?" if near else "remove it"
-    return f"{'.'.join(steps)}: unknown key; {hint}"
+    return f"{'.'.join(steps)}: unknown key; {nearest(steps[-1], _keys_beside(steps))}"
 
 
 def _keys_beside(steps: Sequence[str]) -> list[str]:
@@ -182,3 +188,11 @@ def _keys_beside(steps: Sequence[str]) -> list[str]:
             return []
         section = field.annotation
     return list(section.model_fields)
+
+
+def _without_none(table: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: _without_none(value) if isinstance(value, dict) else value
+        for key, value in table.items()
+        if value is not None
+    }

@@ -1,10 +1,11 @@
 """What a run starts from: network, tokenizer and media settings, fresh or from an earlier stage."""
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 
 from k25.chat import Tokenizer
 from k25.chat.preset_tokenizer import preset_tokenizer
@@ -17,7 +18,7 @@ from k25.media import MediaConfig
 from k25.media.config import FILE_NAME as MEDIA_FILE
 from k25.model import K25Config, K25Model, initialise, preset
 from k25.model.config import YarnScaling
-from k25.train.recipe import ModelConfig, Recipe
+from k25.train.recipe import ModelConfig, Recipe, nearest
 
 # The released layout of a run's last weights, inside the run's folder.
 EXPORT = "model"
@@ -54,6 +55,8 @@ def model_config(settings: ModelConfig) -> K25Config:
         with CheckpointFolder(folder) as checkpoint:
             config = checkpoint.config
     text = _changed(config.text, settings.text, "model.text")
+    if config.vision is None and settings.vision:
+        raise InputError(f"model.vision: {settings.start_from or settings.preset} has no vision tower; remove it")
     vision = config.vision and _changed(config.vision, settings.vision, "model.vision")
     return replace(config, text=text, vision=vision)
 
@@ -70,16 +73,24 @@ def _start_folder(settings: ModelConfig) -> Path | None:
 
 
 def _changed(section: Any, changes: dict[str, Any], place: str) -> Any:
-    changes = dict(changes)
+    """The dataclass with some fields changed, each checked against its type."""
+    _refuse_unknown(changes, section, place)
     if isinstance(changes.get("rope_scaling"), dict):
-        try:
-            changes["rope_scaling"] = YarnScaling(**changes["rope_scaling"])
-        except TypeError as error:
-            raise InputError(f"{place}.rope_scaling: {error}") from None
+        _refuse_unknown(changes["rope_scaling"], YarnScaling, f"{place}.rope_scaling")
     try:
-        return replace(section, **changes)
-    except TypeError as error:
-        raise InputError(f"{place}: {str(error).split(') ')[-1]}") from None
+        return TypeAdapter(type(section)).validate_python(asdict(section) | changes)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InputError(
+            f"{'.'.join([place, *map(str, first['loc'])])}: {first['msg'].removeprefix('Value error, ')}"
+        ) from None
+
+
+def _refuse_unknown(changes: dict[str, Any], section: Any, place: str) -> None:
+    known = [field.name for field in fields(section)]
+    for key in changes:
+        if key not in known:
+            raise InputError(f"{place}.{key}: unknown key; {nearest(key, known)}")
 
 
 def _tokenizer(name: str, folder: Path | None, config: K25Config) -> Tokenizer:

@@ -194,7 +194,7 @@ def _state(recipe: Recipe, start: Start, ranks: Ranks) -> TrainState:
 
 def _claim(run: Path, recipe: Recipe, *, first: bool) -> None:
     """Write the resolved recipe, or compare it with the one that the folder was begun with."""
-    table = recipe.model_dump(mode="json", exclude_none=True)
+    table = recipe.table()
     path = run / CONFIG
     if path.is_file():
         begun = read_toml(path)
