@@ -30,6 +30,7 @@ for name, summary in {
     "tokenizer": "Train a tokenizer in the released format.",
     "pretrain": "Train a pre-training stage (vision, joint or long-context) from a recipe.",
     "sft": "Fine-tune on conversations from a recipe.",
+    "eval": "Measure a checkpoint or a server on tasks with exact answers.",
     "chat": "Chat in the terminal with a server or a local checkpoint.",
 }.items():
     target = "app" if name in GROUPS else "main"

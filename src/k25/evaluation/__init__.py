@@ -10,7 +10,9 @@ from k25.evaluation.engine_client import EngineClient, Form, Policy
 from k25.evaluation.exercises import EVALUATION_SEED, SUITES, exercises, named_tasks
 from k25.evaluation.policies import PolicyClients
 from k25.evaluation.results import Difference, TaskResult, differences, task_results
+from k25.evaluation.server_clients import ServerClients
 from k25.evaluation.statistics import Estimate, mean_difference, mean_score
+from k25.evaluation.transcript import transcript
 
 __all__ = [
     "EVALUATION_SEED",
@@ -23,6 +25,7 @@ __all__ = [
     "Form",
     "Policy",
     "PolicyClients",
+    "ServerClients",
     "TaskResult",
     "attempt_all",
     "differences",
@@ -33,4 +36,5 @@ __all__ = [
     "named_tasks",
     "task_results",
     "task_toolset",
+    "transcript",
 ]
