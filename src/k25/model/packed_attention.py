@@ -91,12 +91,13 @@ def _varlen_flash(
 
 def _max_logits_in_blocks(query: Tensor, key: Tensor, cu_seqlens: Tensor, scale: float) -> Tensor:
     largest = query.new_full((query.shape[1],), float("-inf"), dtype=torch.float32)
-    for start, end in pairwise(cu_seqlens.tolist()):
-        for first in range(start, end, _QUERY_BLOCK):
-            last = min(first + _QUERY_BLOCK, end)
-            scores = torch.einsum("qhn,khn->hqk", query[first:last], key[start:last]).float()
-            future = torch.ones_like(scores[0], dtype=torch.bool).triu(first - start + 1)
-            largest = torch.maximum(largest, scores.masked_fill_(future, float("-inf")).amax((1, 2)) * scale)
+    for run in _runs(cu_seqlens, cu_seqlens):
+        queries, keys = run.queries(query), run.keys(key)
+        for first in range(0, queries.shape[2], _QUERY_BLOCK):
+            last = min(first + _QUERY_BLOCK, queries.shape[2])
+            scores = (queries[:, :, first:last] @ keys[:, :, :last].mT).float()
+            scores[..., first:].masked_fill_(_hidden(last - first, last - first, query.device), float("-inf"))
+            largest = torch.maximum(largest, scores.amax((0, 2, 3)) * scale)
     return largest
 
 

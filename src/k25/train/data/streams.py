@@ -74,7 +74,8 @@ class Streams:
         place = index % self.config.block_streams
         skipped = Counter(block.skipped if place == 0 else ())
         documents: list[Document] = []
-        for draft in block.streams[place]:
+        # Neighbours of equal length are computed as one batch by attention, of the text and of the pictures.
+        for draft in sorted(block.streams[place], key=lambda draft: (draft.patches, len(draft))):
             try:
                 documents.append(draft.document(self._processor))
             except InputError as error:  # its header was sound, its content is not
