@@ -17,6 +17,7 @@ MAY_IMPORT = {
     "plan": {"model"},
     "engine": {"model", "kernels"},
     "agent": {"chat"},
+    "synthesis": {"tasks", "agent", "chat"},
     "train": {"model", "checkpoint", "chat", "media", "tasks"},
     "serve": {"engine", "checkpoint", "plan", "model", "chat", "media"},
     "swarm": {"agent"},
@@ -26,7 +27,7 @@ MAY_IMPORT = {
     "cli": None,
     "__main__": None,
 }
-WITHOUT_TORCH = ["chat", "agent", "swarm", "tasks"]
+WITHOUT_TORCH = ["chat", "agent", "swarm", "tasks", "synthesis"]
 
 
 def _existing() -> set[str]:
