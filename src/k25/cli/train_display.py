@@ -6,6 +6,7 @@ from typing import Self
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -43,7 +44,7 @@ class TrainingDisplay:
     def write(self, record: Record) -> None:
         """Show a step, an evaluation or a problem."""
         if "problem" in record:
-            self._console.print(f"[yellow]step {record['step']}: {record['problem']}[/]")
+            self._console.print(f"[yellow]step {record['step']}: {escape(record['problem'])}[/]")
         elif "accuracy" in record:
             self._accuracy = record["accuracy"]
             if not self._live:
@@ -61,7 +62,7 @@ class TrainingDisplay:
     def _say_skipped_samples(self, record: Record) -> None:
         for reason, count in record["samples_skipped"].items():
             if "cut to longest_document" not in reason and "no room" not in reason:
-                self._console.print(f"[yellow]step {record['step']}: {count} x {reason}[/]")
+                self._console.print(f"[yellow]step {record['step']}: {count} x {escape(reason)}[/]")
 
     def _step(self, record: Record) -> None:
         if self._live:

@@ -9,6 +9,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from rich.console import Console
+from rich.markup import escape
 
 from k25.cli.train_display import TrainingDisplay
 from k25.errors import InputError
@@ -33,10 +34,10 @@ def run_stage(
     try:
         train(recipe, folder, console)
     except Interrupted as stopped:
-        console.print(str(stopped))
+        console.print(str(stopped), soft_wrap=True)
         sys.exit(130)
     except TrainingFailed as failure:
-        Console(stderr=True, highlight=False).print(f"[bold red]error:[/] {failure}")
+        Console(stderr=True, highlight=False).print(f"[bold red]error:[/] {escape(str(failure))}")
         sys.exit(1)
 
 

@@ -152,7 +152,7 @@ def parse_recipe(table: Mapping[str, Any], overrides: Sequence[str], place: str)
             parse_data_config(merged["data"], f"{place}: data")
         return Recipe.model_validate(merged)
     except ValidationError as error:
-        raise InputError(f"{place}: {_first_error(error)}") from None
+        raise InputError(f"{place}: {first_error(error, Recipe)}") from None
 
 
 def _apply(table: dict[str, Any], override: str) -> None:
@@ -171,17 +171,17 @@ def _apply(table: dict[str, Any], override: str) -> None:
     table[last] = parsed
 
 
-def _first_error(error: ValidationError) -> str:
+def first_error(error: ValidationError, section: type[BaseModel]) -> str:
+    """The first problem of a table that is a `section`, in one line: the key, and what is wrong with it."""
     first = error.errors()[0]
     steps = [str(step) for step in first["loc"]]
     if first["type"] != "extra_forbidden":
         return f"{'.'.join(steps)}: {first['msg'].removeprefix('Value error, ')}"
-    return f"{'.'.join(steps)}: unknown key; {nearest(steps[-1], _keys_beside(steps))}"
+    return f"{'.'.join(steps)}: unknown key; {nearest(steps[-1], _keys_beside(steps, section))}"
 
 
-def _keys_beside(steps: Sequence[str]) -> list[str]:
+def _keys_beside(steps: Sequence[str], section: type[BaseModel]) -> list[str]:
     """Valid keys of the table in which the last step was found, as far as the tables are fixed."""
-    section: type[BaseModel] = Recipe
     for step in steps[:-1]:
         field = section.model_fields.get(step)
         if field is None or not isinstance(field.annotation, type) or not issubclass(field.annotation, BaseModel):

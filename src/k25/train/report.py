@@ -2,6 +2,7 @@
 
 import html
 import io
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -91,6 +92,10 @@ def _summary(records: Sequence[Record]) -> list[tuple[str, str]]:
         ("final loss", f"{last['loss']:.4f}"),
         ("steps without an update", str(sum(bool(record["skipped"]) for record in steps))),
     ]
+    lost: Counter[str] = Counter()
+    for record in steps:
+        lost.update(record["samples_skipped"])
+    rows += [(f"samples left out: {reason}", f"{count:,}") for reason, count in lost.most_common()]
     accuracies: dict[str, float] = next(
         (record["accuracy"] for record in reversed(records) if "accuracy" in record), {}
     )

@@ -20,7 +20,7 @@ from k25.errors import InputError
 from k25.tasks import Sample, get_task
 from k25.tasks.plain_text import plain_text
 from k25.train.data.records import BadRecordError, Records
-from k25.train.recipe import read_toml, recipe_path
+from k25.train.recipe import first_error, read_toml, recipe_path
 
 _Count = Annotated[int, Field(ge=1)]
 _DIGITS = re.compile(r"\d")
@@ -57,8 +57,7 @@ def load_tokenizer_recipe(name: str) -> TokenizerRecipe:
     try:
         return TokenizerRecipe.model_validate(read_toml(path))
     except ValidationError as error:
-        first = error.errors()[0]
-        raise InputError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        raise InputError(f"{path}: {first_error(error, TokenizerRecipe)}") from None
 
 
 def train_from_recipe(recipe: TokenizerRecipe) -> Tokenizer:
