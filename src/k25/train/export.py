@@ -4,7 +4,8 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from torch.distributed.tensor import DTensor
+from torch import Tensor
+from torch.distributed.tensor import DTensor, Replicate
 
 from k25.checkpoint import save_model
 from k25.model import K25Model
@@ -16,9 +17,9 @@ def export(model: K25Model, start: Start, folder: Path) -> None:
 
     All ranks call it together.
     """
-    whole = _gathered(model)
-    if whole is not None:
-        save_model(whole, folder, overwrite=True)
+    complete = gathered(model)
+    if complete is not None:
+        save_model(complete, folder, overwrite=True)
         start.tokenizer.save(folder)
         if start.media is not None:
             start.media.save(folder)
@@ -26,17 +27,28 @@ def export(model: K25Model, start: Start, folder: Path) -> None:
         dist.barrier()
 
 
-def _gathered(model: K25Model) -> K25Model | None:
-    """The model with ordinary tensors on the CPU, on the first rank; None on the others."""
+def gathered(model: K25Model) -> K25Model | None:
+    """The model with ordinary tensors on the CPU, on the first rank; None on the others. All ranks call it together."""
     first = not dist.is_initialized() or dist.get_rank() == 0
     weights = {}
     for name, tensor in model.state_dict().items():
-        whole = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+        together = whole(tensor.detach())
         if first:
-            weights[name] = whole.detach().cpu()
+            weights[name] = together.cpu()
     if not first:
         return None
     with torch.device("meta"):
-        gathered = K25Model(model.config)
-    gathered.load_state_dict(weights, assign=True)
-    return gathered
+        complete = K25Model(model.config)
+    complete.load_state_dict(weights, assign=True)
+    return complete
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """The tensor put together on every rank, one axis of its mesh after the other, the last one divided first."""
+    if not isinstance(tensor, DTensor):
+        return tensor
+    placements = list(tensor.placements)
+    for axis in range(len(placements)):
+        placements[axis] = Replicate()
+        tensor = tensor.redistribute(placements=placements)
+    return tensor.to_local()

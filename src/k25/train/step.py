@@ -21,6 +21,8 @@ from k25.train.batch import PackedBatch
 from k25.train.learner import Learner, Measured
 from k25.train.load_balance import balance_step, max_violation
 from k25.train.muonclip import MuonClip
+from k25.train.parallel.decoupled_encoder import DecoupledEncoder
+from k25.train.parallel.gradient_norm import clip_gradients
 from k25.train.qk_clip import QKClip
 from k25.train.schedules import ScheduleConfig
 from k25.train.step_config import StepConfig
@@ -102,15 +104,19 @@ def train_step(state: TrainState, batches: Sequence[PackedBatch]) -> StepMetrics
     factor = state.schedule.factor(state.step + 1 if state.schedule.unit == "steps" else tokens)
     state.optimizer.scale_learning_rates(factor)
     total = _sum(batches[0].tokens_T.new_tensor(sum(b.target_tokens for b in batches), dtype=torch.float64), state)
-    ranks = dist.get_world_size(state.group) if state.group else 1
+    decoupled = state.learner.encode if isinstance(state.learner.encode, DecoupledEncoder) else None
+    if decoupled is not None:
+        decoupled.encode_batches(batches)
     measured = []
     for batch in batches:
         output = state.learner(batch)
-        # Data-parallel gradients are averaged over ranks; the objective is a sum.
-        (output.loss * (ranks / max(total.item(), 1.0))).backward()
+        (output.loss / max(total.item(), 1.0)).backward()
         measured.append(output)
+    if decoupled is not None:
+        decoupled.backward()
     pass_ = _reduce(measured, state)
-    norm = float(_clip_gradients(state))
+    trained = [p for group in state.optimizer.param_groups for p in group["params"]]
+    norm = clip_gradients(trained, state.config.max_gradient_norm, state.group)
     loss = float(pass_.loss) / max(total.item(), 1.0)
     skipped = _reason_to_skip(state, loss, norm)
     clipped = 0
@@ -146,14 +152,6 @@ def _update(state: TrainState, measured: Measured) -> int:
     if state.clip is None or measured.max_logits_LH is None:
         return 0
     return int(state.clip.apply([measured.max_logits_LH]).clipped_heads)
-
-
-def _clip_gradients(state: TrainState) -> Tensor:
-    parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
-    limit = state.config.max_gradient_norm or math.inf
-    norm = torch.nn.utils.clip_grad_norm_(parameters, limit)
-    full = getattr(norm, "full_tensor", None)
-    return full() if full else norm
 
 
 def _reason_to_skip(state: TrainState, loss: float, norm: float) -> str:

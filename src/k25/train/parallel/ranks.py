@@ -20,11 +20,13 @@ class Ranks:
     Attributes:
         device: where this process computes.
         mesh: axes `replica` and `expert`; every rank of it has data of its own.
+        data_mesh: the same ranks along one axis.
         group: all ranks; None where there is only one.
     """
 
     device: torch.device
     mesh: DeviceMesh
+    data_mesh: DeviceMesh
     group: dist.ProcessGroup | None
 
     @property
@@ -72,12 +74,20 @@ def ranks(config: ParallelConfig) -> Iterator[Ranks]:
     else:
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
     try:
-        size = dist.get_world_size()
-        if size % config.expert:
-            raise InputError(f"parallel.expert: {size} processes cannot be divided into groups of {config.expert}")
-        mesh = init_device_mesh(
-            device.type, (size // config.expert, config.expert), mesh_dim_names=("replica", "expert")
-        )
-        yield Ranks(device, mesh, dist.group.WORLD if size > 1 else None)
+        yield divided(config, device)
     finally:
         dist.destroy_process_group()
+
+
+def divided(config: ParallelConfig, device: torch.device) -> Ranks:
+    """The processes of the group that exists already, divided as `config` says.
+
+    Raises InputError where their number does not fit.
+    """
+    size = dist.get_world_size()
+    if size % config.expert:
+        raise InputError(f"parallel.expert: {size} processes cannot be divided into groups of {config.expert}")
+    shape = (size // config.expert, config.expert)
+    mesh = init_device_mesh(device.type, shape, mesh_dim_names=("replica", "expert"))
+    data_mesh = init_device_mesh(device.type, (size,), mesh_dim_names=("data",))
+    return Ranks(device, mesh, data_mesh, dist.group.WORLD if size > 1 else None)
