@@ -6,6 +6,7 @@ from string import ascii_lowercase
 
 from k25.tasks.exercise import Exercise, phrased, text_task, with_thinking
 from k25.tasks.names import made_up_names
+from k25.tasks.scoring import same_words
 
 
 @text_task("lookup", hardest=10)
@@ -24,6 +25,15 @@ def lookup(numbers: Random, difficulty: int) -> Exercise:
     key = numbers.choice(keys)
     prompt = phrased(numbers, difficulty, f"given {text} ? {key}", f"We know {text} and want {key}. Its value?")
     return Exercise(prompt, str(values[key]))
+
+
+@text_task("lookup-all", hardest=8, check=same_words)
+def lookup_all(numbers: Random, difficulty: int) -> Exercise:
+    """The values of all 2 + difficulty keys in another order: a dense answer, from which looking up is learnt first."""
+    values = {key: numbers.randrange(10) for key in numbers.sample(ascii_lowercase, 2 + difficulty)}
+    asked = numbers.sample(list(values), len(values))
+    prompt = f"given {' '.join(f'{key}={value}' for key, value in values.items())} ? {' '.join(asked)}"
+    return Exercise(prompt, " ".join(str(values[key]) for key in asked))
 
 
 @text_task("two-hop", hardest=8)
@@ -46,4 +56,4 @@ def two_hop(numbers: Random, difficulty: int) -> Exercise:
     return Exercise(prompt, path[-1], reasoning=" > ".join(path))
 
 
-TASKS = [lookup, two_hop, with_thinking(two_hop)]
+TASKS = [lookup, lookup_all, two_hop, with_thinking(two_hop)]

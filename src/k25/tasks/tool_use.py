@@ -1,6 +1,7 @@
 """Conversations with a calculator and with a table that only a tool knows."""
 
 from random import Random
+from string import ascii_lowercase
 
 from k25.tasks.exercise import Exercise, Turn, phrased, text_task, with_thinking
 from k25.tasks.names import THINGS, made_up_names
@@ -34,7 +35,7 @@ def _product(term: str) -> int:
 @text_task("tool-lookup", hardest=8, domain="agentic", check=same_number, tools=(TABLE_LOOKUP,))
 def use_lookup(numbers: Random, difficulty: int) -> Exercise:
     """One entry of a table; from difficulty 3 on several entries, looked up in parallel, and the largest is wanted."""
-    table = _table(numbers)
+    table = _table(numbers, difficulty)
     keys = numbers.sample(list(table), 1 if difficulty < 3 else 2 + difficulty // 3)
     values = [int(table[key]) for key in keys]
     if len(keys) == 1:
@@ -51,7 +52,7 @@ def use_lookup(numbers: Random, difficulty: int) -> Exercise:
 @text_task("tool-steps", hardest=6, domain="agentic", check=same_number, tools=(CALCULATOR, TABLE_LOOKUP))
 def use_in_steps(numbers: Random, difficulty: int) -> Exercise:
     """Look up 1 + difficulty entries, then add them; one after the other at difficulty 1 and 2, later in parallel."""
-    table = _table(numbers)
+    table = _table(numbers, difficulty)
     keys = numbers.sample(list(table), min(6, 1 + difficulty))
     values = [int(table[key]) for key in keys]
     calls = [("table_lookup", {"key": key}) for key in keys]
@@ -68,7 +69,7 @@ def use_in_steps(numbers: Random, difficulty: int) -> Exercise:
 @text_task("tool-not-needed", hardest=4, domain="agentic", check=same_number, tools=(CALCULATOR, TABLE_LOOKUP))
 def use_no_tool(numbers: Random, difficulty: int) -> Exercise:
     """The prompt says everything: half of the exercises state a value, the others a sum of digits."""
-    table = _table(numbers)
+    table = _table(numbers, difficulty)
     if numbers.random() < 0.5:
         name, value = made_up_names(numbers, 1)[0], numbers.randrange(10**difficulty)
         prompt = phrased(numbers, difficulty, f"{name} is {value}. {name}?", f"If {name} is {value}, what is {name}?")
@@ -92,8 +93,10 @@ def use_after_error(numbers: Random, difficulty: int) -> Exercise:
     return Exercise(prompt, table[asked.upper()], turns=turns, state=table, reasoning="That is the entry.")
 
 
-def _table(numbers: Random) -> dict[str, str]:
-    return {name: str(numbers.randrange(1000)) for name in made_up_names(numbers, 8)}
+def _table(numbers: Random, difficulty: int) -> dict[str, str]:
+    """Eight entries; their names are letters at difficulty 1, which a small model can copy, and words beyond it."""
+    names = numbers.sample(ascii_lowercase, 8) if difficulty == 1 else made_up_names(numbers, 8)
+    return {name: str(numbers.randrange(1000)) for name in names}
 
 
 def _listed(values: list[int]) -> str:

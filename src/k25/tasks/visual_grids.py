@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw
 
 from k25.tasks import visual_answers as read
 from k25.tasks.drawing import CELL, COLOUR_NAMES, SHAPES, canvas, cell_box, colour_cells, draw_shape, inset, shade
+from k25.tasks.scoring import final_answer
 from k25.tasks.visual_scores import count_score, share_equal
 from k25.tasks.visual_task import VisualExercise, visual_task
 
@@ -22,7 +23,8 @@ _SHAPE_LEVELS = ((2, 2, 2, 2, 2, 0), (2, 3, 3, 3, 2, 0), (3, 4, 4, 4, 4, 10), (4
 
 def check_cells(grid: list[list[str]], answer: str) -> float:
     """Share of words in their place, whatever stands between them."""
-    return share_equal(read.words(answer), [word for row in grid for cell in row for word in cell.split()])
+    wanted = [word for row in grid for cell in row for word in cell.split()]
+    return share_equal(read.words(final_answer(answer)), wanted)
 
 
 def check_counts(counts: dict[str, int], answer: str) -> float:
@@ -50,7 +52,7 @@ def colour_grid(numbers: Random, difficulty: int) -> VisualExercise:
     return VisualExercise(picture, "Name the colour of every cell, row by row.", answer, grid)
 
 
-@visual_task("colour-counts", check=check_counts, hardest=len(_COLOUR_LEVELS), domain="reasoning")
+@visual_task("colour-counts", check=check_counts, hardest=len(_COLOUR_LEVELS), domain="reasoning", twin="grid-counts")
 def colour_counts(numbers: Random, difficulty: int) -> VisualExercise:
     """Count the cells of all colours of the same grids, those without a cell too."""
     grid, picture = _coloured(numbers, difficulty)
