@@ -15,8 +15,8 @@ def base_tokens(tokenizer):
     return [tokenizer.decode_bytes([i]) for i in range(tokenizer.vocabulary_size - CONTROL_TOKEN_COUNT)]
 
 
-def small(**changes):
-    return TokenizerRecipe(vocabulary_size=700, tasks=("add", "copy"), samples_per_task=50, **changes)
+def small(vocabulary_size=700, **changes):
+    return TokenizerRecipe(vocabulary_size=vocabulary_size, tasks=("add", "copy"), samples_per_task=50, **changes)
 
 
 def test_no_token_holds_two_digits():
@@ -38,7 +38,7 @@ def test_the_vocabulary_has_the_size_asked_for_and_every_byte():
 def test_files_are_read_and_damaged_records_left_out(tmp_path):
     lines = ['{"text": "xylophone xylophone xylophone"}'] * 200
     (tmp_path / "a.jsonl").write_text("\n".join(["{broken", *lines, '{"no": "text"}']))
-    found = base_tokens(train_from_recipe(small(own_source=False, files=(tmp_path / "a.jsonl",))))
+    found = base_tokens(train_from_recipe(small(580, own_source=False, files=(tmp_path / "a.jsonl",))))
     assert any(b"xylophone" in token for token in found)
 
 

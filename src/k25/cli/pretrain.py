@@ -5,6 +5,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from k25.cli.dry_run import DryRunOptions
 from k25.cli.train_run import run_stage
 
 
@@ -14,6 +15,7 @@ def main(
     run: Path | None = None,
     start_from: Annotated[str | None, Parameter(name=["--from"])] = None,
     set_: Annotated[list[str] | None, Parameter(name=["--set"], negative="")] = None,
+    trial: DryRunOptions | None = None,
 ) -> None:
     """Train a pre-training stage (vision, joint or long-context) from a recipe.
 
@@ -26,4 +28,6 @@ def main(
         start_from: A run or a checkpoint whose weights it starts from; takes the place of the recipe's own.
         set_: Change a value of the recipe: --set optimizer.muon_lr=1e-3; can be repeated.
     """
-    run_stage(recipe, ("vision", "joint", "long-context"), run=run, start_from=start_from, overrides=set_ or [])
+    run_stage(
+        recipe, ("vision", "joint", "long-context"), run=run, start_from=start_from, overrides=set_ or [], trial=trial
+    )

@@ -11,6 +11,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 from rich.console import Console
 from rich.markup import escape
 
+from k25.cli.dry_run import DryRunOptions, dry_run
 from k25.cli.train_display import TrainingDisplay
 from k25.errors import InputError
 from k25.train.parallel.ranks import ranks
@@ -21,7 +22,13 @@ from k25.train.trainer import Interrupted, Trainer, TrainingFailed
 
 
 def run_stage(
-    name: str, stages: Sequence[str], *, run: Path | None, start_from: str | None, overrides: Sequence[str]
+    name: str,
+    stages: Sequence[str],
+    *,
+    run: Path | None,
+    start_from: str | None,
+    overrides: Sequence[str],
+    trial: DryRunOptions | None,
 ) -> None:
     """Train the recipe called `name` and say where the results are; exits with 130 or 1 where it did not get there."""
     chosen = [*overrides, *([f'model.start_from="{start_from}"'] if start_from else [])]
@@ -31,6 +38,9 @@ def run_stage(
         raise InputError(f"{name} is a recipe of the stage {recipe.stage}: run it with `k25 {other}`")
     folder = run or Path("runs") / Path(name).with_suffix("")
     console = Console(highlight=False)
+    if trial is not None and trial.dry_run:
+        dry_run(recipe, trial, console)
+        return
     try:
         train(recipe, folder, console)
     except Interrupted as stopped:

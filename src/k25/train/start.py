@@ -1,5 +1,6 @@
 """What a run starts from: network, tokenizer and media settings, fresh or from an earlier stage."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ def build_start(recipe: Recipe) -> Start:
     """Build or load everything. Raises InputError for missing folders and contradictory sizes."""
     folder = _start_folder(recipe.model)
     config = model_config(recipe.model)
-    tokenizer = _tokenizer(recipe.tokenizer, folder, config)
+    tokenizer = find_tokenizer(recipe.tokenizer, folder, config)
     if folder is None:
         model = K25Model(config)
         initialise(model, recipe.model.seed)
@@ -59,6 +60,13 @@ def model_config(settings: ModelConfig) -> K25Config:
         raise InputError(f"model.vision: {settings.start_from or settings.preset} has no vision tower; remove it")
     vision = config.vision and _changed(config.vision, settings.vision, "model.vision")
     return replace(config, text=text, vision=vision)
+
+
+def trained_parts(model: K25Model, parts: Sequence[str]) -> None:
+    """Let the parameters of these parts learn, and no other."""
+    prefixes = tuple(f"{part}." for part in parts)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name.startswith(prefixes))
 
 
 def _start_folder(settings: ModelConfig) -> Path | None:
@@ -93,7 +101,11 @@ def _refuse_unknown(changes: dict[str, Any], section: Any, place: str) -> None:
             raise InputError(f"{place}.{key}: unknown key; {nearest(key, known)}")
 
 
-def _tokenizer(name: str, folder: Path | None, config: K25Config) -> Tokenizer:
+def find_tokenizer(name: str, folder: Path | None, config: K25Config) -> Tokenizer:
+    """A recipe's tokenizer, where `preset` is that of the checkpoint in `folder`, if there is one.
+
+    Raises InputError where it is missing or its size is not the network's.
+    """
     if name != "preset":
         tokenizer = Tokenizer.from_file(name)
     elif folder is not None:

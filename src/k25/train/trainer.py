@@ -41,7 +41,7 @@ from k25.train.parallel.ranks import Ranks
 from k25.train.qk_clip import QKClip
 from k25.train.recipe import Recipe, read_toml
 from k25.train.report import write_report
-from k25.train.start import EXPORT, Start, build_start
+from k25.train.start import EXPORT, Start, build_start, trained_parts
 from k25.train.step import TrainState, train_step
 
 CONFIG = "config.toml"
@@ -176,9 +176,7 @@ def _record(metrics: dict[str, Any], rates: Record, waited: float) -> Record:
 
 def _state(recipe: Recipe, start: Start, ranks: Ranks) -> TrainState:
     model = start.model
-    trained = tuple(f"{part}." for part in recipe.model.trained)
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name.startswith(trained))
+    trained_parts(model, recipe.model.trained)
     tau = recipe.optimizer.qk_clip_tau if "decoder" in recipe.model.trained else None
     learner = parallelise(Learner(model, measure_logits=tau is not None), recipe, ranks)
     return TrainState(
