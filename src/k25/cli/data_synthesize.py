@@ -13,7 +13,6 @@ from rich.text import Text
 from k25 import synthesis
 from k25.agent import RecordError
 from k25.errors import InputError
-from k25.synthesis.summary import STAGES
 
 
 def main(plan: Path, /, *, out: Annotated[Path, Parameter(alias="-o")]) -> None:
@@ -38,12 +37,12 @@ def main(plan: Path, /, *, out: Annotated[Path, Parameter(alias="-o")]) -> None:
         console.print(table)
     summary = outcome.summary
     asked = f"{outcome.calls:,} calls in this run"
-    console.print(
+    print(
         f"{summary.records:,} records of {summary.candidates:,} candidates; {summary.tokens:,} tokens, "
         f"cost {summary.money:,.4g}; {asked}; {out / 'records.jsonl'}"
     )
     if outcome.stopped:
-        console.print(f"{outcome.stopped}: {outcome.unfinished:,} prompts are unfinished; raise it and run again")
+        print(f"{outcome.stopped}: {outcome.unfinished:,} prompts are unfinished; raise it and run again")
 
 
 async def _with_progress(plan: synthesis.Plan, out: Path) -> synthesis.Outcome:
@@ -59,23 +58,37 @@ async def _with_progress(plan: synthesis.Plan, out: Path) -> synthesis.Outcome:
 
 
 def _tables(summary: synthesis.Summary) -> list[Table]:
-    rejected = [stage for stage in STAGES if any(row.rejected[stage] for row in summary.rows)]
-    by_task = Table(title="Candidates by model and task", title_justify="left")
+    return [_by_task(summary), _by_stage(summary)]
+
+
+def _by_task(summary: synthesis.Summary) -> Table:
+    table = Table(title="Candidates by model and task", title_justify="left")
     for heading in ("endpoint", "model", "task"):
-        by_task.add_column(heading)
-    for heading in ("candidates", *(f"- {stage}" for stage in rejected), "records", "accepted", "tokens", "cost"):
-        by_task.add_column(heading, justify="right")
+        table.add_column(heading, overflow="fold")
+    for heading in ("candidates", "records", "accepted", "tokens", "cost"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for row in summary.rows:
-        lost = [f"{row.rejected[stage]:,}" for stage in rejected]
-        share, cost = f"{row.records / row.candidates:.0%}", f"{row.money:,.4g}"
         names = map(Text, (row.endpoint.removeprefix("endpoints."), row.model, row.task))
-        by_task.add_row(*names, f"{row.candidates:,}", *lost, f"{row.records:,}", share, f"{row.tokens:,}", cost)
-    by_stage = Table(title="Accepted by stage", title_justify="left")
-    by_stage.add_column("stage")
-    for heading in ("candidates", "passed", "share"):
-        by_stage.add_column(heading, justify="right")
-    for stage, came, passed in summary.stages():
-        by_stage.add_row(stage, f"{came:,}", f"{passed:,}", f"{passed / came:.0%}")
+        counts = (f"{row.candidates:,}", f"{row.records:,}", f"{row.records / row.candidates:.0%}")
+        table.add_row(*names, *counts, f"{row.tokens:,}", f"{row.money:,.4g}")
+    return table
+
+
+def _by_stage(summary: synthesis.Summary) -> Table:
+    """How many came to each stage that rejected some, and the share that passed, of all and of each endpoint."""
+    endpoints = sorted({row.endpoint for row in summary.rows})
+    table = Table(title="Passed by stage", title_justify="left")
+    table.add_column("stage")
+    for heading in ("candidates", "passed", "share", *(name.removeprefix("endpoints.") for name in endpoints)):
+        table.add_column(Text(heading), justify="right", overflow="fold")
+    each = {name: summary.stages(name) for name in endpoints}
+    for stage, (came, passed) in summary.stages().items():
+        shares = [_share(*each[name].get(stage, (0, 0))) for name in endpoints]
+        table.add_row(stage, f"{came:,}", f"{passed:,}", _share(came, passed), *shares)
     if summary.judge is not None:
-        by_stage.caption = f"The judge used {summary.judge[0]:,} tokens, cost {summary.judge[1]:,.4g}."
-    return [by_task, by_stage]
+        table.caption = f"The judge used {summary.judge[0]:,} tokens, cost {summary.judge[1]:,.4g}."
+    return table
+
+
+def _share(came: int, passed: int) -> str:
+    return f"{passed / came:.0%}" if came else "-"

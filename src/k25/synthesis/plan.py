@@ -251,7 +251,8 @@ def parse_plan(table: object, place: str = "plan") -> Plan:
     try:
         return Plan.model_validate(table)
     except ValidationError as error:
-        first = error.errors()[0]
+        # A misspelt key is also a missing one: the misspelling is what the user can see.
+        first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
         kinds = {"tasks", "conversations"}
         steps = [str(step) for index, step in enumerate(first["loc"]) if not (index == 2 and step in kinds)]
         reason = first["msg"].removeprefix("Value error, ")

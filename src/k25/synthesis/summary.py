@@ -50,13 +50,14 @@ class Summary:
         """All that were accepted."""
         return sum(row.records for row in self.rows)
 
-    def stages(self) -> list[tuple[str, int, int]]:
-        """Each stage that rejected something: its name, how many came to it, how many it let pass."""
-        rejected = sum((row.rejected for row in self.rows), Counter[str]())
-        left, found = self.candidates, []
+    def stages(self, endpoint: str | None = None) -> dict[str, tuple[int, int]]:
+        """How many came to each stage that candidates went through, and how many passed it; of one endpoint or all."""
+        rows = [row for row in self.rows if endpoint in (None, row.endpoint)]
+        rejected = sum((row.rejected for row in rows), Counter[str]())
+        left, found = sum(row.candidates for row in rows), {}
         for stage in STAGES:
             if rejected[stage]:
-                found.append((stage, left, left - rejected[stage]))
+                found[stage] = (left, left - rejected[stage])
                 left -= rejected[stage]
         return found
 
@@ -64,7 +65,7 @@ class Summary:
         """For summary.json."""
         judge = None if self.judge is None else {"tokens": self.judge[0], "cost": self.judge[1]}
         rows = [{**vars(row), "rejected": dict(row.rejected)} for row in self.rows]
-        stages = [{"stage": name, "came": came, "passed": passed} for name, came, passed in self.stages()]
+        stages = {name: {"came": came, "passed": passed} for name, (came, passed) in self.stages().items()}
         totals = {"candidates": self.candidates, "records": self.records, "tokens": self.tokens, "cost": self.money}
         return {**totals, "stages": stages, "judge": judge, "rows": rows}
 
