@@ -75,5 +75,6 @@ def expected_answer() -> str:
 
 
 if __name__ == "__main__":
-    print("begun", flush=True)
-    print(asyncio.run(swarm_in(Path(sys.argv[1])).run(QUESTION)).text, flush=True)
+    sys.stdout.write("begun\n")
+    sys.stdout.flush()
+    sys.stdout.write(asyncio.run(swarm_in(Path(sys.argv[1])).run(QUESTION)).text + "\n")

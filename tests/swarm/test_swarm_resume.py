@@ -1,4 +1,4 @@
-"""Interrupted runs: killed at any moment, stopped by the user, taken up with the same answer and no repeated effects."""
+"""Interrupted runs: killed at any moment or stopped, taken up with the same answer and no repeated effects."""
 
 import asyncio
 import random

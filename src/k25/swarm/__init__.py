@@ -6,6 +6,7 @@ from the record alone. Kimi K2.5 report, arXiv 2602.02276: section 3 (Agent Swar
 
 from k25.swarm.folder import RunFolder
 from k25.swarm.guard import ApprovalRequest, Approver
+from k25.swarm.replay import ReplayReport, replay
 from k25.swarm.runtime import Swarm, SwarmResult
 from k25.swarm.settings import SwarmSettings
 from k25.swarm.state import AgentState, RunState, Span
@@ -14,10 +15,12 @@ __all__ = [
     "AgentState",
     "ApprovalRequest",
     "Approver",
+    "ReplayReport",
     "RunFolder",
     "RunState",
     "Span",
     "Swarm",
     "SwarmResult",
     "SwarmSettings",
+    "replay",
 ]

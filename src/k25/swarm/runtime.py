@@ -60,7 +60,7 @@ class SwarmResult:
 
 
 @dataclass
-class _Member:
+class SwarmMember:
     """An agent while it runs."""
 
     id: str
@@ -153,6 +153,10 @@ class Swarm:
         for task in self._running.values():
             task.cancel()
 
+    def running(self) -> list[str]:
+        """The agents that run, or wait for their turn to."""
+        return list(self._running)
+
     def cancel(self, agent_id: str, reason: str = "the user cancelled it") -> bool:
         """Cancel an agent and all below it; whoever started it is told. False if it does not run."""
         task = self._running.get(agent_id)
@@ -229,7 +233,7 @@ class Swarm:
         return _result_of(finished)
 
     async def _assign(
-        self, parent: _Member, name: str, system_prompt: str, prompt: str, context: ToolContext
+        self, parent: SwarmMember, name: str, system_prompt: str, prompt: str, context: ToolContext
     ) -> ToolOutput:
         child = _agent_id(parent.id, context.call_id, name)
         if child not in self._assigned and len(self._assigned) >= self.settings.max_agents:
@@ -279,7 +283,7 @@ class Swarm:
             context = ToolContext(agent_id, self.folder.path, workspace, self.folder.artifacts, deadline)
             done = await run(
                 client,
-                self._toolset(_Member(agent_id, depth, seat)),
+                self._toolset(SwarmMember(agent_id, depth, seat)),
                 messages,
                 budget,
                 context,
@@ -302,7 +306,7 @@ class Swarm:
             most=self.settings.critical_steps,
         )
 
-    def _toolset(self, member: _Member) -> Toolset:
+    def _toolset(self, member: SwarmMember) -> Toolset:
         assert self._record is not None
         earlier = self._earlier.agents.get(member.id)
         tools = self._own_tools(member, earlier)
@@ -316,7 +320,7 @@ class Swarm:
             self._record.append(ToolsDeclared(agent=RUN, definitions=toolset.definitions()))
         return toolset
 
-    def _own_tools(self, member: _Member, earlier: AgentState | None) -> list[Tool]:
+    def _own_tools(self, member: SwarmMember, earlier: AgentState | None) -> list[Tool]:
         assert self._record is not None
         interruption = Interruption() if earlier is None else _interruption(earlier)
         tools = []
