@@ -12,8 +12,9 @@ from typing import Any
 from k25.synthesis import Outcome, parse_plan, synthesize
 
 Body = dict[str, Any]
-# A message, with "finish_reason" beside its fields if it is not "stop"; or an HTTP status and an error's text.
-Reply = dict[str, Any] | tuple[int, str]
+# A message, with "finish_reason" beside its fields if it is not "stop"; an HTTP status and an error's text; or
+# None: the server hangs up and listens no more.
+Reply = dict[str, Any] | tuple[int, str] | None
 
 
 class ScriptedEndpoint:
@@ -35,7 +36,12 @@ class ScriptedEndpoint:
 
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                status, answer = endpoint._answer(body)
+                reply = endpoint._answer(body)
+                if reply is None:
+                    server.socket.close()
+                    self.close_connection = True
+                    return
+                status, answer = reply
                 data = json.dumps(answer).encode()
                 try:
                     self.send_response(status)
@@ -59,12 +65,14 @@ class ScriptedEndpoint:
             server.shutdown()
             server.server_close()
 
-    def _answer(self, body: Body) -> tuple[int, Body]:
+    def _answer(self, body: Body) -> tuple[int, Body] | None:
         key = json.dumps(body["messages"])
         with self._lock:
             times = self._seen[key] = self._seen.get(key, -1) + 1
             self.bodies.append(body)
         reply = self.script(body, times)
+        if reply is None:
+            return None
         if isinstance(reply, tuple):
             return reply[0], {"error": {"message": reply[1]}}
         message = {"role": "assistant", **reply}

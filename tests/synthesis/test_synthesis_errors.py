@@ -164,6 +164,20 @@ def test_an_endpoint_that_only_fails_stops_the_run_and_what_was_done_is_kept(tmp
     assert 1 <= len(lines(tmp_path / "records.jsonl")) <= 5
 
 
+def test_an_endpoint_that_dies_on_the_way_is_named_and_what_was_done_is_kept(tmp_path):
+    sample = get_task("add").sample(0, 0)
+
+    def script(body, times):
+        return {"content": sample.answer} if body["messages"] == list(sample.prompt) else None
+
+    with ScriptedEndpoint(script).running() as endpoint:
+        table = plan_for(endpoint.url, tasks("add", count=9))
+        table["endpoints"]["one"]["concurrency"] = 1
+        with pytest.raises(InputError, match=r"endpoints\.one: nothing answers at"):
+            run(table, tmp_path)
+    assert len(lines(tmp_path / "records.jsonl")) == 1
+
+
 def test_a_folder_that_cannot_be_used_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="give --out a folder"):

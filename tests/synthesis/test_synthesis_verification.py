@@ -65,6 +65,27 @@ def test_provenance_names_model_sampling_exercise_stages_and_tokens(tmp_path):
     assert all(body["messages"][0] == {"role": "system", "content": "Be brief."} for body in endpoint.bodies)
 
 
+def test_each_of_several_endpoints_is_asked_and_credited_with_its_own_answers(tmp_path):
+    def voice(name):
+        return lambda body, _: {"content": RIGHT[body["messages"][0]["content"]], "reasoning_content": f"I am {name}"}
+
+    with ScriptedEndpoint(voice("a")).running() as one, ScriptedEndpoint(voice("b")).running() as other:
+        table = plan_for(one.url, tasks("add"), candidates=2, select={"keep": 9})
+        table["endpoints"]["two"] = table["endpoints"]["one"] | {"url": other.url, "model": "b", "candidates": 1}
+        table["endpoints"]["one"]["model"] = "a"
+        outcome = run(table, tmp_path)
+    assert (len(one.bodies), len(other.bodies)) == (8, 4)
+    assert {body["model"] for body in one.bodies} == {"a"}
+    records = lines(tmp_path / "records.jsonl")
+    # The second candidate of "a" says what the first one said.
+    assert len(records) == 8
+    for record in records:
+        assert record["messages"][1]["reasoning_content"] == f"I am {record['provenance']['model']}"
+    counted = {row.model: (row.candidates, row.records, row.rejected["duplicate"]) for row in outcome.summary.rows}
+    assert counted == {"a": (8, 4, 4), "b": (4, 4, 0)}
+    assert outcome.summary.stages() == {"duplicate": (12, 8)}
+
+
 def tool_user(body, times):
     """Makes the calls of the reference solution one turn after another, then reports the last result."""
     task = get_task("tool-steps")
