@@ -146,7 +146,7 @@ class EngineClient:
             return await self._encode(plain_rendering(messages), messages)
         rendering = conversation.rendering(thinking=self._form == "thinking")
         past = self._past.get(request.conversation)
-        if past is not None and past.tools == request.tools:
+        if past is not None and past.tools == list(request.tools):
             known = len(past.messages)
             shown = conversation.as_generated(known, thinking=self._form == "thinking")
             if (
