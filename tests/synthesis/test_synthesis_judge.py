@@ -87,6 +87,19 @@ def test_a_verdict_that_is_not_what_was_asked_for_is_asked_for_again_and_then_re
     assert len(judge.bodies) == 6
 
 
+def test_the_same_answer_twice_is_judged_once(tmp_path):
+    prompts = conversations(tmp_path / "p.jsonl", asks("good", answer="Yes."))
+    with (
+        ScriptedEndpoint(lambda *_: {"content": "Yes."}).running() as one,
+        ScriptedEndpoint(lambda *_: {"content": '{"correct": 5, "clear": 5}'}).running() as judge,
+    ):
+        table = {"url": judge.url, "model": "judge", "rubrics": RUBRICS}
+        outcome = run(plan_for(one.url, prompts, candidates=3, judge=table), tmp_path / "out")
+    assert (len(one.bodies), len(judge.bodies)) == (3, 1)
+    assert outcome.summary.judge == (30, 0.0)
+    assert outcome.summary.tokens == 120
+
+
 def test_a_judge_that_refuses_accepts_nothing(tmp_path):
     out, _ = judged(tmp_path, lambda *_: (400, "content filter"))
     assert lines(out / "records.jsonl") == []
