@@ -16,7 +16,7 @@ from k25.errors import InputError
 app = App(name="k25", help="The whole Kimi K2.5 system: model, checkpoints, chat and more.", version=__version__)
 
 # A command with sub-commands of its own is a table named `app`; the others are functions named `main`.
-GROUPS = {"data", "tokenizer"}
+GROUPS = {"data", "swarm", "tokenizer"}
 
 for name, summary in {
     "demo": "Run the demonstration of everything that is built so far.",
@@ -31,6 +31,7 @@ for name, summary in {
     "pretrain": "Train a pre-training stage (vision, joint or long-context) from a recipe.",
     "sft": "Fine-tune on conversations from a recipe.",
     "eval": "Measure a checkpoint or a server on tasks with exact answers.",
+    "swarm": "Split a task among sub-agents of any OpenAI-compatible model; resume and inspect runs.",
     "chat": "Chat in the terminal with a server or a local checkpoint.",
 }.items():
     target = "app" if name in GROUPS else "main"

@@ -1,0 +1,52 @@
+"""A chat completions server on loopback that answers with scripts, for programs that are tested from outside."""
+
+import asyncio
+import json
+import threading
+from contextlib import contextmanager
+
+from aiohttp import web
+
+
+@contextmanager
+def scripted_server(scripts, latency=0.0):
+    """Serves each model name with its script; yields the URL and the list of (headers, body) received."""
+    received = []
+
+    async def answer(request):
+        body = await request.json()
+        received.append((dict(request.headers), body))
+        await asyncio.sleep(latency)
+        if body["model"] not in scripts:
+            return web.json_response({"error": {"message": f"no model {body['model']}"}}, status=404)
+        turn = scripts[body["model"]](body["messages"])
+        message = {"role": "assistant", "content": turn.content}
+        if turn.tool_calls:
+            message["tool_calls"] = [
+                {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+                for call in turn.tool_calls
+            ]
+        choice = {"index": 0, "message": message, "finish_reason": turn.finish_reason}
+        usage = {"prompt_tokens": len(json.dumps(body["messages"])) // 4, "completion_tokens": 5}
+        return web.json_response({"id": "x", "object": "chat.completion", "choices": [choice], "usage": usage})
+
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+
+    async def start():
+        app = web.Application()
+        app.router.add_post("/v1/chat/completions", answer)
+        runner = web.AppRunner(app, access_log=None)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        return runner
+
+    runner = asyncio.run_coroutine_threadsafe(start(), loop).result()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}", received
+    finally:
+        asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result()
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
