@@ -39,7 +39,7 @@ def gradients(model):
 
 @pytest.mark.parametrize("rows", [4096, 5])
 def test_loss_and_gradients_are_those_of_a_loop_over_documents(rows, monkeypatch):
-    monkeypatch.setattr(learner_module, "_ROWS", rows)
+    monkeypatch.setattr(learner_module, "SCORE_ROWS", rows)
     model = small_model()
     documents = random_documents(LENGTHS, picture_in=1)
     losses, weights = naive_losses(model, documents)

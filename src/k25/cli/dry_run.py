@@ -29,6 +29,7 @@ from k25.train.data.drafts import Drafter
 from k25.train.data.schedule import weights_at
 from k25.train.data.sources import TaskSource
 from k25.train.data.streams import rank_streams
+from k25.train.learner import SCORE_ROWS
 from k25.train.parameter_groups import parameter_groups
 from k25.train.recipe import Recipe
 from k25.train.start import find_tokenizer, model_config, trained_parts
@@ -158,10 +159,10 @@ def _print_groups(recipe: Recipe, config: K25Config, console: Console) -> None:
     with torch.device("meta"):
         model = K25Model(config)
     trained_parts(model, recipe.model.trained)
-    table = Table("role", "algorithm", "tensors", "parameters", "peak rate", "weight decay", title="Optimiser groups")
+    table = Table("role", "algorithm", "tensors", "parameters", "peak", "decay", title="Optimiser groups")
     table.title_justify = "left"
     for column in table.columns[2:]:
-        column.justify = "right"
+        column.justify, column.no_wrap = "right", True
     learnt = 0
     for group in parameter_groups(model, recipe.optimizer):
         trained = [parameter for parameter in group["params"] if parameter.requires_grad]
@@ -201,7 +202,8 @@ def _print_data(recipe: Recipe, console: Console) -> None:
     if not weights.sum(0).all():
         raise InputError("data.sources: all weights are 0 somewhere in the run; let one source go on")
     shares = weights / weights.sum(0)
-    table = Table("source", "share at start", "half way", "at the end", "what", title="Data", title_justify="left")
+    table = Table("source", "start", "middle", "end", "what", title="Shares of the data", title_justify="left")
+    table.columns[-1].overflow = "fold"
     for (name, source), row in zip(sources.items(), shares, strict=True):
         table.add_row(name, *(f"{share:.1%}" for share in row), _source(name, source, recipe))
     console.print(table)
@@ -232,6 +234,7 @@ def _print_memory(recipe: Recipe, config: K25Config, options: DryRunOptions, con
         optimizer=training.Optimizer.MUONCLIP,
         sharding=training.Sharding.FSDP,
         recompute=Recompute.FULL if recipe.recompute == "layers" else Recompute.NONE,
+        score_rows=SCORE_ROWS,
     )
     if options.devices is None:
         fewest = training.fewest_devices(replace(load, batch_tokens=recipe.data.sequence_tokens * devices))
@@ -250,6 +253,7 @@ def _print_memory(recipe: Recipe, config: K25Config, options: DryRunOptions, con
     verdict = f"{'It fits' if plan.fits else 'It does not fit'} in {readable(plan.memory)}."
     console.print(f"[bold {'green' if plan.fits else 'red'}]{verdict}[/] {_ASSUMED}", soft_wrap=True)
     for remedy in [] if plan.fits else training.training_remedies(load):
-        if remedy.enough:
+        # The plan knows layouts that the trainer has not.
+        if remedy.enough and not any(word in remedy.action for word in ("selective", "pipeline")):
             console.print(f"  {remedy.action}: {remedy.outcome}", soft_wrap=True)
     return plan.fits

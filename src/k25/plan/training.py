@@ -55,7 +55,10 @@ class Sharding(StrEnum):
 
 @dataclass(frozen=True)
 class TrainingLoad:
-    """What is asked: micro-batches of so many tokens per device, `batch_tokens` per optimiser step over all devices."""
+    """What is asked: micro-batches of so many tokens per device, `batch_tokens` per optimiser step over all devices.
+
+    Scores over the vocabulary exist for `score_rows` tokens at a time: by default for the whole micro-batch.
+    """
 
     config: K25Config
     layout: Layout
@@ -65,6 +68,7 @@ class TrainingLoad:
     optimizer: Optimizer
     sharding: Sharding
     recompute: Recompute
+    score_rows: int = _LONGEST_MICRO_BATCH
 
     def __post_init__(self) -> None:
         for name in ("memory", "micro_batch_tokens", "batch_tokens"):
@@ -211,9 +215,11 @@ def _activations(load: TrainingLoad, stage: Stage) -> dict[str, int]:
     in_flight = min(load.layout.pipeline - stage.index, load.micro_batches)
     parts = {"activations": kept * in_flight, "recomputation of a layer": recomputed}
     if stage.last:
+        rows = min(tokens, load.score_rows)
         # The gradient of the scores exists beside what is kept: once in fp32, once in bf16.
-        scores = text.vocab_size * tokens * (FP32_BYTES + BF16_BYTES)
-        parts["head and loss"] = head_activations(text).of(tokens) + scores
+        scores = text.vocab_size * rows * (FP32_BYTES + BF16_BYTES)
+        elsewhere = 2 * text.hidden_size * BF16_BYTES * (tokens - rows)
+        parts["head and loss"] = head_activations(text).of(rows) + scores + elsewhere
     return parts
 
 

@@ -18,7 +18,7 @@ from k25.model import K25Model, Segments, StreamKeys
 from k25.train.batch import PackedBatch
 
 # Rows of the vocabulary's scores that exist at a time.
-_ROWS = 4096
+SCORE_ROWS = 4096
 
 
 @dataclass(frozen=True)
@@ -86,9 +86,9 @@ class Learner(nn.Module):
 
     def _losses(self, hidden_ND: Tensor, targets_N: Tensor) -> Tensor:
         """Cross-entropy of every row (N,) float32; scores of many rows are computed a piece at a time, and twice."""
-        if len(hidden_ND) <= _ROWS:
+        if len(hidden_ND) <= SCORE_ROWS:
             return self._piece(hidden_ND, targets_N)
-        pieces = zip(hidden_ND.split(_ROWS), targets_N.split(_ROWS), strict=True)
+        pieces = zip(hidden_ND.split(SCORE_ROWS), targets_N.split(SCORE_ROWS), strict=True)
         return torch.cat([checkpoint(self._piece, *piece, use_reentrant=False) for piece in pieces])
 
     def _piece(self, hidden_ND: Tensor, targets_N: Tensor) -> Tensor:

@@ -34,7 +34,7 @@ class ModelConfig(_Section):
 
     Attributes:
         preset: the architecture; read from `start_from` where that is given.
-        text: fields of the text model's configuration to change, such as `rope_scaling`.
+        text: fields of the text model's configuration to change, such as `rope_scaling`; "off" takes one away.
         vision: fields of the vision tower's configuration to change.
         start_from: a checkpoint in the released layout, or a run's folder; random weights without it.
         trained: parts that learn: `vision_tower`, `projector`, `decoder`.

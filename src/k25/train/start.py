@@ -19,6 +19,7 @@ from k25.media import MediaConfig
 from k25.media.config import FILE_NAME as MEDIA_FILE
 from k25.model import K25Config, K25Model, initialise, preset
 from k25.model.config import YarnScaling
+from k25.train.off import OFF
 from k25.train.recipe import ModelConfig, Recipe, nearest
 
 # The released layout of a run's last weights, inside the run's folder.
@@ -81,7 +82,8 @@ def _start_folder(settings: ModelConfig) -> Path | None:
 
 
 def _changed(section: Any, changes: dict[str, Any], place: str) -> Any:
-    """The dataclass with some fields changed, each checked against its type."""
+    """The dataclass with some fields changed, each checked against its type; "off" is None."""
+    changes = {key: None if value == OFF else value for key, value in changes.items()}
     _refuse_unknown(changes, section, place)
     if isinstance(changes.get("rope_scaling"), dict):
         _refuse_unknown(changes["rope_scaling"], YarnScaling, f"{place}.rope_scaling")
@@ -111,7 +113,10 @@ def find_tokenizer(name: str, folder: Path | None, config: K25Config) -> Tokeniz
     elif folder is not None:
         tokenizer = Tokenizer.from_file(folder)
     else:
-        tokenizer = preset_tokenizer(config.text.vocab_size - CONTROL_TOKEN_COUNT)
+        try:
+            tokenizer = preset_tokenizer(config.text.vocab_size - CONTROL_TOKEN_COUNT)
+        except InputError as error:
+            raise InputError(f"tokenizer: {error}; name the folder of a real one") from None
     if tokenizer.vocabulary_size != config.text.vocab_size:
         sizes = f"{tokenizer.vocabulary_size} tokens, the model {config.text.vocab_size}"
         raise InputError(f"tokenizer: {name} has {sizes}; train one of the model's size")
