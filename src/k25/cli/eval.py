@@ -14,6 +14,9 @@ from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
 
+# Waiting threads must sleep, not spin: on a busy machine spinning costs most of the speed. Read when torch is loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 import torch
 from cyclopts import Parameter
 from rich.console import Console

@@ -5,7 +5,6 @@ import logging
 
 import torch
 import torch.distributed as dist
-from torch import nn
 from torch.distributed.tensor import DTensor
 
 from k25.engine import Engine, EngineConfig
@@ -61,8 +60,8 @@ def _whole(model: K25Model) -> K25Model:
     weights = model.state_dict()
     if not any(isinstance(tensor, DTensor) for tensor in weights.values()):
         return model
-    full = {name: t.full_tensor() if isinstance(t, DTensor) else t for name, t in weights.items()}
+    full = {name: t.full_tensor().detach() if isinstance(t, DTensor) else t for name, t in weights.items()}
     with torch.device("meta"):
         gathered = K25Model(model.config)
-    gathered.load_state_dict({name: nn.Parameter(t, requires_grad=False) for name, t in full.items()}, assign=True)
+    gathered.load_state_dict(full, assign=True)
     return gathered
