@@ -8,9 +8,10 @@ import pytest
 from contexts_made_here import context_in
 from world_made_here import SECRET, pdf_bytes, world
 
+from k25.addresses import is_public
 from k25.agent import Toolset
 from k25.agent.tools import AddressPolicy, fetch_tool
-from k25.agent.tools.addresses import RefusedAddressError, is_public
+from k25.agent.tools.addresses import RefusedAddressError
 from k25.agent.tools.reading import PAGE_CHARACTERS, document, framed, html_document, page_of
 from k25.errors import InputError
 

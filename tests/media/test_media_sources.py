@@ -13,9 +13,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from media_made_here import encoded, noise
 
+from k25.addresses import is_public
 from k25.errors import InputError
 from k25.media import MediaLimits, RemotePolicy, open_bytes, open_path, open_url
-from k25.media.remote import fetch, is_public
+from k25.media.remote import fetch
 from k25.media.sources import sniff
 
 PNG = encoded(noise(12, 9), "PNG")

@@ -16,19 +16,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from urllib.parse import SplitResult, urljoin, urlsplit
 
+from k25.addresses import Network, is_public
 from k25.errors import InputError
 from k25.media.names import printable
 
 _REDIRECTS = (301, 302, 303, 307, 308)
 _BLOCK_BYTES = 1 << 16
-
-# Not for the public though some Python versions call them global: Azure's platform service, protocol assignments (with
-# Oracle's metadata service), local NAT64.
-_INTERNAL = tuple(map(ipaddress.ip_network, ("168.63.129.16/32", "192.0.0.0/24", "64:ff9b:1::/48")))
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
-
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 @dataclass(frozen=True)
@@ -57,20 +50,6 @@ def fetch(url: str, policy: RemotePolicy, max_bytes: int) -> bytes:
             return answer
         url = urljoin(url, answer.location)
     raise InputError(f"{printable(url)}: more than {policy.max_redirects} redirects; give the final URL")
-
-
-def is_public(address: Address) -> bool:
-    """Whether an address belongs to the public Internet, also looking through IPv6 forms that embed an IPv4 address."""
-    if isinstance(address, ipaddress.IPv6Address):
-        embedded = address.ipv4_mapped or address.sixtofour
-        if address in _NAT64:
-            embedded = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-        if embedded is not None:
-            return is_public(embedded)
-        if address.teredo is not None or address.is_site_local:
-            return False
-    internal = any(address in network for network in _INTERNAL)
-    return address.is_global and not (address.is_multicast or address.is_reserved or internal)
 
 
 @dataclass(frozen=True)

@@ -11,15 +11,8 @@ import socket
 from dataclasses import dataclass
 from urllib.parse import SplitResult, urlsplit
 
+from k25.addresses import Address, is_public
 from k25.errors import InputError
-
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-
-# Not for the public though some Python versions call them global: Azure's platform service, protocol assignments (with
-# Oracle's metadata service), local NAT64.
-_INTERNAL = tuple(map(ipaddress.ip_network, ("168.63.129.16/32", "192.0.0.0/24", "64:ff9b:1::/48")))
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
 class RefusedAddressError(InputError):
@@ -69,20 +62,6 @@ class AddressPolicy:
 
     def _allows(self, host: str, port: int, address: Address) -> bool:
         return is_public(address) or any(_matches(entry, host, port, address) for entry in self.allowed)
-
-
-def is_public(address: Address) -> bool:
-    """Whether an address belongs to the public Internet, also looking through IPv6 forms that embed an IPv4 address."""
-    if isinstance(address, ipaddress.IPv6Address):
-        embedded = address.ipv4_mapped or address.sixtofour
-        if address in _NAT64:
-            embedded = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-        if embedded is not None:
-            return is_public(embedded)
-        if address.teredo is not None or address.is_site_local:
-            return False
-    internal = any(address in network for network in _INTERNAL)
-    return address.is_global and not (address.is_multicast or address.is_reserved or internal)
 
 
 def _matches(entry: str, host: str, port: int, address: Address) -> bool:

@@ -148,7 +148,7 @@ def main() -> None:
                     arrived.wait()
                 code = cells.pop(0)
             images.clear()
-            done = shell.run_cell(code, store_history=True)
+            done = shell.run_cell(code, store_history=True)  # type: ignore[no-untyped-call,unused-ignore]
             sys.stdout.flush()
             sys.stderr.flush()
             answer({"text": output.collect(), "images": list(images), "error": not done.success})
