@@ -1,0 +1,170 @@
+"""`k25 swarm` from outside: answers, resuming, looking, exporting, cancelling, keys, errors."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from swarm_helpers import doubling_orchestrator, state_of
+from swarm_server import scripted_server
+
+from k25.swarm import RunFolder
+from k25.swarm.scripted import calls, exchanges, says, task_of
+
+
+def worker(messages):
+    done = exchanges(messages)
+    if done:
+        return says(f"[{done[0].result}]")
+    return calls(messages, [("files", {"action": "write", "path": "note.txt", "text": task_of(messages)})])
+
+
+SCRIPTS = {"big": doubling_orchestrator([[1], [2], [3]]), "small": worker}
+
+
+def k25(*arguments, cwd, wait=True, **environment):
+    program = subprocess.Popen(
+        [sys.executable, "-m", "k25", "swarm", *map(str, arguments)],
+        cwd=cwd,
+        env=os.environ | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
+        text=True,
+    )
+    if not wait:
+        return program
+    out, err = program.communicate(timeout=60)
+    assert "Traceback" not in err, err
+    return program.returncode, out, err
+
+
+def asked(url, run="r", **more):
+    options = {"model": "big", "sub-model": "small", "base-url": url, "run": run} | more
+    return ["the question", *(word for name, value in options.items() for word in (f"--{name}", value))]
+
+
+def test_a_question_is_answered_and_can_be_looked_at_replayed_and_exported(tmp_path):
+    with scripted_server(SCRIPTS) as (url, _):
+        status, out, err = k25(*asked(url), cwd=tmp_path)
+    assert (status, out) == (0, "[Wrote 3 bytes to note.txt.] " * 2 + "[Wrote 3 bytes to note.txt.]\n")
+    assert "Worker 0" in err
+    assert sorted(path.parent.name[:8] for path in tmp_path.glob("r/workspaces/*/note.txt")) == [
+        f"worker-{n}" for n in range(3)
+    ]
+    status, replayed, err = k25("replay", "r", cwd=tmp_path)
+    assert (status, replayed, "equal byte for byte" in err) == (0, out, True)
+    status, shown, _ = k25("show", "r", cwd=tmp_path)
+    assert status == 0
+    assert "answered, model big" in shown
+    assert "critical path, 5 steps: main > Worker 0" in shown
+    status, shown, _ = k25("show", "r", "--agent", next(iter(state_of(tmp_path / "r").main.children)), cwd=tmp_path)
+    assert "--- user\n[1]" in shown
+    assert json.loads(k25("export", "r", cwd=tmp_path)[1])["question"] == "the question"
+    assert len(k25("export", "r", "--to", "verifiers", cwd=tmp_path)[1].splitlines()) == 4
+    assert k25("export", "r", "--to", "otlp", "--output", "t.json", cwd=tmp_path)[0] == 0
+    assert json.loads((tmp_path / "t.json").read_text())["resourceSpans"]
+
+
+def test_ctrl_c_stops_and_resume_goes_on(tmp_path):
+    with scripted_server(SCRIPTS, latency=0.4) as (url, received):
+        program = k25(*asked(url), cwd=tmp_path, wait=False)
+        while len(received) < 3:
+            time.sleep(0.02)
+        program.send_signal(signal.SIGINT)
+        out, err = program.communicate(timeout=30)
+        assert (program.returncode, out) == (130, "")
+        assert "k25 swarm resume r" in err
+        status, shown, _ = k25("show", "r", cwd=tmp_path)
+        assert "stopped; can be resumed" in shown
+        status, out, _ = k25("resume", "r", cwd=tmp_path)
+    assert status == 0
+    assert out.count("note.txt") == 3
+    # The first two turns of the main agent were not asked for again.
+    mains = [len(body["messages"]) for _, body in received if body["model"] == "big"]
+    assert mains == sorted(set(mains))
+
+
+def test_one_branch_is_cancelled_from_outside(tmp_path):
+    def slow(messages):
+        if task_of(messages) == "[2]":
+            time.sleep(1.5)
+        return worker(messages)
+
+    with scripted_server({**SCRIPTS, "small": slow}) as (url, received):
+        program = k25(*asked(url), cwd=tmp_path, wait=False)
+        while sum(body["model"] == "small" for _, body in received) < 3:
+            time.sleep(0.02)
+        victim = next(agent.id for agent in state_of(tmp_path / "r").agents.values() if agent.task == "[2]")
+        status, _, err = k25("cancel", "r", victim, "--reason", "enough", cwd=tmp_path)
+        assert status == 0, err
+        out, err = program.communicate(timeout=30)
+    assert program.returncode == 0
+    assert out.count("note.txt") == 2
+    assert state_of(tmp_path / "r").agents[victim].status == "cancelled"
+    assert k25("cancel", "r", victim, cwd=tmp_path)[0] == 2
+
+
+def test_a_single_agent_has_no_swarm_tools(tmp_path):
+    with scripted_server({"big": lambda _: says("alone")}) as (url, received):
+        status, out, _ = k25(*asked(url), "--single", cwd=tmp_path)
+    assert (status, out) == (0, "alone\n")
+    assert [tool["function"]["name"] for tool in received[0][1]["tools"]] == ["fetch", "files"]
+
+
+def test_the_key_is_sent_and_never_recorded(tmp_path):
+    with scripted_server({"big": lambda _: says("ok")}) as (url, received):
+        k25(*asked(url), cwd=tmp_path, OPENAI_API_KEY="sk-very-secret", MOONSHOT_API_KEY="sk-other-secret")
+    assert received[0][0]["Authorization"] == "Bearer sk-very-secret"
+    for path in tmp_path.rglob("*"):
+        assert not path.is_file() or b"secret" not in path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["q"], "--model"),
+        (["q", "--model", "m", "--base-url", "nonsense"], "nonsense"),
+        (["q", "--model", "m", "--tools", "serach"], "serach"),
+        (["q", "--model", "m", "--tools", "search"], "--corpus"),
+        (["q", "--model", "m", "--steps", "0"], "steps must be above 0"),
+        (["q", "--model", "m", "--request", "[1"], "--request"),
+        (["q", "--model", "m", "--request", '{"stream": false}'], "stream"),
+        (["q", "--model", "m", "--approve", "files"], "terminal"),
+        (["q", "--model", "m", "--system", "absent.txt"], "absent.txt"),
+        (["q", "--model", "m", "--allow", "http://x"], "http://x"),
+        (["", "--model", "m"], "empty"),
+        (["resume", "absent"], "holds no run"),
+        (["replay", "absent"], "holds no run"),
+        (["show", "absent"], "holds no run"),
+        (["export", "absent"], "holds no run"),
+        (["cancel", "absent", "x"], "holds no run"),
+    ],
+)
+def test_wrong_input_is_one_line(tmp_path, arguments, words):
+    status, out, err = k25(*arguments, cwd=tmp_path)
+    assert (status in (1, 2), out) == (True, "")
+    assert words in err
+    assert not (tmp_path / "absent").exists()
+
+
+def test_a_server_that_refuses_is_said_and_can_be_tried_again(tmp_path):
+    with scripted_server({}) as (url, _):
+        status, out, err = k25(*asked(url), cwd=tmp_path)
+        assert (status, out) == (1, "")
+        assert "no model big" in err
+        assert k25(*asked(url), cwd=tmp_path)[0] == 2
+    with scripted_server({"big": lambda _: says("now")}) as (url, _):
+        assert RunFolder(tmp_path / "r").reader().last_seq()
+
+
+def test_the_command_starts_without_heavy_libraries():
+    code = (
+        "import sys; import k25.cli.swarm, k25.cli.swarm_run, k25.swarm.toolbox;"
+        "heavy = {'torch', 'numpy', 'playwright', 'trafilatura', 'IPython', 'pypdf', 'mcp', 'transformers'};"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
