@@ -6,6 +6,7 @@ the order of optimiser groups.
 """
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -17,12 +18,14 @@ import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict_saver import AsyncSaveResponse
 
 from k25.errors import InputError
 
 PROGRESS = "progress.json"
 _STEP = re.compile(r"step-(\d+)")
+_PARTIAL = ".partial"
 
 
 class Checkpoints:
@@ -31,25 +34,30 @@ class Checkpoints:
     def __init__(self, folder: Path, keep: int) -> None:
         self._folder, self._keep = folder, keep
         self._pending: tuple[Path, Future[Any]] | None = None
+        # Writing goes on beside training: both would mix up their messages in one group.
+        self._group = dist.new_group(backend="gloo")
         folder.mkdir(parents=True, exist_ok=True)
         if dist.get_rank() == 0:
-            for left_over in folder.glob("*.partial"):
+            for left_over in folder.glob(f"*{_PARTIAL}"):
                 shutil.rmtree(left_over)
-        dist.barrier()
+        dist.barrier(self._group)
 
     def newest(self) -> Path | None:
         """The newest complete checkpoint."""
         return newest_checkpoint(self._folder)
 
     def save(self, model: nn.Module, optimizer: torch.optim.Optimizer, progress: dict[str, Any]) -> str | None:
-        """Copy the state aside and begin to write it; returns what went wrong with the save before, if anything."""
+        """Copy the state aside and begin to write it.
+
+        Returns what went wrong, if anything: with the save before, or with the beginning of this one, which is then
+        given up.
+        """
         problem = self.finish()
-        partial = self._folder / f"step-{progress['step']}.partial"
-        if dist.get_rank() == 0:
-            partial.mkdir(parents=True, exist_ok=True)
-            (partial / PROGRESS).write_text(json.dumps(progress), encoding="utf-8")
-        dist.barrier()
-        response = dcp.async_save(_tensors(model, optimizer), checkpoint_id=partial, no_dist=False)
+        partial = self._folder / f"step-{progress['step']}{_PARTIAL}"
+        obstacle = _begin(partial, progress) if dist.get_rank() == 0 else None
+        if self._any(obstacle is not None):
+            return problem or obstacle
+        response = dcp.async_save(_tensors(model, optimizer), checkpoint_id=partial, process_group=self._group)
         future = response.upload_completion if isinstance(response, AsyncSaveResponse) else response
         self._pending = partial, future
         return problem
@@ -62,18 +70,43 @@ class Checkpoints:
         self._pending = None
         try:
             future.result()
-        except Exception as error:  # whatever the writer met: the run goes on, and says so
             if dist.get_rank() == 0:
-                shutil.rmtree(partial, ignore_errors=True)
-            return f"{partial.with_suffix('')}: could not be saved: {_innermost(error)}"
-        if dist.get_rank() == 0:
-            final = partial.with_suffix("")
-            shutil.rmtree(final, ignore_errors=True)
-            partial.rename(final)
-            for old in _complete(self._folder)[: -self._keep]:
-                shutil.rmtree(old)
-        dist.barrier()
+                self._publish(partial)
+        except (Exception, CheckpointException) as error:  # whatever the writer met: the run goes on, and says so
+            return _given_up(partial, error)
         return None
+
+    def _publish(self, partial: Path) -> None:
+        final = partial.with_suffix("")
+        shutil.rmtree(final, ignore_errors=True)
+        partial.rename(final)
+        for old in _complete(self._folder)[: -self._keep]:
+            # First out of sight: deleting takes time, and a folder half deleted must not pass for a checkpoint.
+            shutil.rmtree(old.rename(old.with_suffix(_PARTIAL)))
+
+    def _any(self, here: bool) -> bool:
+        flag = torch.tensor([int(here)])
+        dist.all_reduce(flag, dist.ReduceOp.MAX, group=self._group)
+        return bool(flag)
+
+
+def _begin(partial: Path, progress: dict[str, Any]) -> str | None:
+    try:
+        partial.mkdir(parents=True, exist_ok=True)
+        with (partial / PROGRESS).open("w", encoding="utf-8") as file:
+            json.dump(progress, file)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        return _given_up(partial, error)
+    return None
+
+
+def _given_up(partial: Path, error: BaseException) -> str:
+    if dist.get_rank() == 0:
+        shutil.rmtree(partial, ignore_errors=True)
+    free = shutil.disk_usage(partial.parent).free / 1e9
+    return f"{partial.with_suffix('')}: could not be saved: {_innermost(error)} ({free:.1f} GB of its disk are free)"
 
 
 def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
@@ -86,7 +119,7 @@ def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optim
         stored = dcp.FileSystemReader(folder).read_metadata().state_dict_metadata
         _make_room(model, optimizer, set(stored))
         dcp.load(_tensors(model, optimizer), checkpoint_id=folder)
-    except Exception as error:
+    except (Exception, CheckpointException) as error:
         raise InputError(
             f"{folder}: cannot be resumed from ({_innermost(error)}); delete it to use an older one"
         ) from error
@@ -123,6 +156,9 @@ def _make_room(model: nn.Module, optimizer: torch.optim.Optimizer, stored: set[s
 
 
 def _innermost(error: BaseException) -> str:
-    while error.__cause__ is not None:
-        error = error.__cause__
+    """One line about what began it: the failure of a rank, under all exceptions that came of it."""
+    if isinstance(error, CheckpointException):
+        error = next(iter(error.failures.values()))[0]
+    while (before := error.__cause__ or error.__context__) is not None:
+        error = before
     return f"{type(error).__name__}: {error}".splitlines()[0]

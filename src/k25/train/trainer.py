@@ -191,14 +191,21 @@ def _state(recipe: Recipe, start: Start, ranks: Ranks) -> TrainState:
 
 
 def _claim(run: Path, recipe: Recipe, *, first: bool) -> None:
-    """Write the resolved recipe, or compare it with the one that the folder was begun with."""
+    """Write the resolved recipe, or compare it with the one that the folder was begun with.
+
+    How the work is divided among ranks may change from one start to the next.
+    """
     table = recipe.table()
     path = run / CONFIG
-    if path.is_file():
-        begun = read_toml(path)
-        changed = sorted(key for key in begun.keys() | table.keys() if begun.get(key) != table.get(key))
+    begun = read_toml(path) if path.is_file() else None
+    if dist.is_initialized():
+        # Everyone has looked before it is written.
+        dist.barrier()
+    if begun is not None:
+        keys = (begun.keys() | table.keys()) - {"parallel"}
+        changed = sorted(key for key in keys if begun.get(key) != table.get(key))
         if changed:
-            raise InputError(f"{run} was begun with a different recipe ({', '.join(changed)}); give another --run")
+            raise InputError(f"{run} was begun with a different recipe ({', '.join(changed)}); give another --out")
     elif first:
         run.mkdir(parents=True, exist_ok=True)
         path.write_text(tomli_w.dumps(table), encoding="utf-8")
