@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 .PHONY: demo test test-slow lint lock clean
 
 demo: $(READY)
-	$(BIN)/k25 demo
+	$(BIN)/k25 demo $(if $(FULL),--full)
 
 test: $(READY)
 	$(BIN)/pytest -m "not slow" -n 2

@@ -5,34 +5,40 @@ Each stage is a function in a module of this folder; it prints what it does and 
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 
-from k25.cli.demo import checkpoint, network, prompt, serving
+from k25.cli.demo import checkpoint, learning, network, prompt, serving
 
 Stage = Callable[[Console, Path], None]
 
-STAGES: dict[str, Stage] = {
+_STAGES: dict[str, Stage] = {
     "A nano network, written in the released INT4 layout and read back": checkpoint.show,
     "A conversation with a picture and a video becomes a prompt": prompt.show,
     "The same stream through both forms of attention": network.show,
     "The network behind an OpenAI-compatible API: a streamed turn and a forced tool call": serving.show,
     "The released model, counted without allocating it": checkpoint.inspect_release,
 }
+_LEARNING = "Nano learns: tokenizer, captions, text with pictures, long texts, text-only fine-tuning; then it answers"
 
 
-def main(*, out: Path = Path("runs/demo")) -> None:
+def main(*, out: Path = Path("runs/demo"), full: bool = False) -> None:
     """Run the demonstration of everything that is built so far.
 
+    It can be interrupted and run again: finished training is kept, the rest is made anew.
+
     Args:
-        out: Folder for the files that the demonstration makes; an earlier demonstration's files there are replaced.
+        out: Folder for the files that the demonstration makes.
+        full: Train nano by its whole recipe instead of a shortened one.
     """
+    stages: dict[str, Stage] = {**_STAGES, _LEARNING: partial(learning.show, full=full)}
     console = Console(highlight=False)
     out.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
-    for number, (title, stage) in enumerate(STAGES.items(), start=1):
-        console.rule(f"[bold]{number}/{len(STAGES)}  {title}", align="left")
+    for number, (title, stage) in enumerate(stages.items(), start=1):
+        console.rule(f"[bold]{number}/{len(stages)}  {title}", align="left")
         stage(console, out)
         console.print()
     console.print(f"Finished in {time.perf_counter() - start:.0f} s; files are in {out}/.")
