@@ -1,21 +1,30 @@
-"""The agent loop under load: 100 agents x 15 tool calls, a mock model with 50 ms latency, the durable record on.
+"""A swarm under load: 100 sub-agents x 15 tool calls, a mock model with 50 ms latency, the durable record on.
 
-Figures: processor time of this process per model call, and wall time over the ideal (16 latencies one after another).
-Peers run the same script where they are importable; install them for the measurement only, e.g.
-`pip install openai-agents pydantic-ai`.
+Figures: processor time of this process per model call; wall time over the ideal, which is 16 latencies one after
+another (the main agent's three turns are scripted in this process and take none); memory at the peak; and the processor
+time that it takes to take up a run which was interrupted just before its end.
+
+Peers run 100 agents on the same script, without a main agent and without a record, where they are importable; install
+them for the measurement only: `pip install openai-agents pydantic-ai-slim[openai] langgraph langchain-openai`.
 """
 
 import asyncio
 import importlib
 import importlib.util
+import json
+import sqlite3
 import tempfile
 import time
-from collections.abc import Callable, Coroutine, Iterable
+import tracemalloc
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from harness import Case, main
-from k25.agent import ArtifactStore, Budget, Endpoint, HttpModelClient, Record, ToolContext, Toolset, run, tool
+from k25.agent import AdaptiveLimit, Allowance, Endpoint, HttpModelClient, ModelTurn, tool
+from k25.agent.tool import JsonObject
+from k25.swarm import Swarm, SwarmResult, SwarmSettings
+from k25.swarm.scripted import Assignment, ScriptedModel, delegate, says
 from mock_model_server import mock_model
 
 AGENTS, CALLS, LATENCY = 100, 15, 0.05
@@ -35,19 +44,23 @@ async def step(n: int) -> str:
 
 
 async def ours(url: str, agents: int) -> None:
-    """All agents at once, with the record."""
+    """A swarm whose main agent assigns all tasks at once, with the record."""
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        with Record(folder / "run.sqlite") as record:
-            async with HttpModelClient(Endpoint(url, "mock")) as client:
+        done = await _swarm(Path(name), url, agents)
+        assert json.loads(done.text) == [f"Finished after {CALLS} turns."] * agents, done
 
-                async def one(number: int) -> None:
-                    context = ToolContext(f"agent-{number}", folder, folder, ArtifactStore(folder / "artifacts"))
-                    task = [{"role": "user", "content": f"Task {number}"}]
-                    done = await run(client, Toolset("steps", [step]), task, Budget(), context, record=record)
-                    assert done.text == f"Finished after {CALLS} turns.", done
 
-                await asyncio.gather(*(one(number) for number in range(agents)))
+async def _swarm(folder: Path, url: str, agents: int) -> SwarmResult:
+    tasks = [Assignment("Worker", f"Task {number}") for number in range(agents)]
+
+    def main_agent(messages: Sequence[JsonObject]) -> ModelTurn:
+        answer = delegate(messages, tasks, bool)
+        return answer if isinstance(answer, ModelTurn) else says(json.dumps(answer))
+
+    settings = SwarmSettings(max_agents=agents, max_live_agents=agents, run=Allowance(tool_calls=agents * (CALLS + 2)))
+    async with HttpModelClient(Endpoint(url, "mock"), AdaptiveLimit(agents)) as client:
+        swarm = Swarm(folder, ScriptedModel(main_agent), lambda: [step], settings=settings, sub_client=client)
+        return await swarm.run("Make all steps.")
 
 
 async def openai_agents(url: str, agents: int) -> None:
@@ -95,9 +108,31 @@ async def pydantic_ai(url: str, agents: int) -> None:
     await asyncio.gather(*(one(number) for number in range(agents)))
 
 
+async def langgraph(url: str, agents: int) -> None:
+    """The same with LangGraph's prebuilt agent, without a record."""
+    prebuilt = importlib.import_module("langgraph.prebuilt")
+    chat = importlib.import_module("langchain_openai").ChatOpenAI(
+        model="mock", base_url=url, api_key="none", streaming=True
+    )
+
+    async def step(n: int) -> str:
+        """Make one step."""
+        return f"step {n} done"
+
+    agent = prebuilt.create_react_agent(chat, [step])
+
+    async def one(number: int) -> None:
+        task = {"messages": [("user", f"Task {number}")]}
+        done = await agent.ainvoke(task, {"recursion_limit": 3 * CALLS})
+        assert done["messages"][-1].content == f"Finished after {CALLS} turns."
+
+    await asyncio.gather(*(one(number) for number in range(agents)))
+
+
 PEERS: dict[str, tuple[str, Workload]] = {
     "openai-agents": ("agents", openai_agents),
     "pydantic-ai": ("pydantic_ai", pydantic_ai),
+    "langgraph": ("langchain_openai", langgraph),
 }
 
 
@@ -119,6 +154,40 @@ def _wall_over_ideal(workload: Workload, url: str, agents: int) -> Callable[[], 
     return figure
 
 
+def _peak_memory(workload: Workload, url: str, agents: int) -> Callable[[], float]:
+    """What a run allocates at its peak beyond what was there before; slows it down, so it is not timed."""
+
+    def figure() -> float:
+        tracemalloc.start()
+        try:
+            asyncio.run(workload(url, agents))
+            return tracemalloc.get_traced_memory()[1] / 2**20
+        finally:
+            tracemalloc.stop()
+
+    return figure
+
+
+def resumption(_: bool) -> Iterable[Case]:
+    """Taking up a run whose last event, the main agent's end, was lost."""
+    with mock_model(latency=0.0, turns=CALLS) as url, tempfile.TemporaryDirectory() as name:
+        finished = Path(name) / "finished"
+        asyncio.run(_swarm(finished, url, AGENTS))
+
+        def take_up() -> float:
+            with tempfile.TemporaryDirectory() as copied:
+                folder = Path(copied)
+                with sqlite3.connect(finished / "record.sqlite") as source:
+                    source.execute("VACUUM INTO ?", (str(folder / "record.sqlite"),))
+                with sqlite3.connect(folder / "record.sqlite") as copy:
+                    copy.execute("DELETE FROM events WHERE kind IN ('run finished') OR (agent = 'main' AND turn = 2)")
+                begin = time.process_time()
+                asyncio.run(_swarm(folder, url, AGENTS))
+                return time.process_time() - begin
+
+        yield Case(f"{AGENTS} agents: processor time to take up a run at its end", take_up, measures_itself=True)
+
+
 def loop(quick: bool) -> Iterable[Case]:
     """Processor time per model call and wall time over the ideal."""
     with mock_model(latency=LATENCY, turns=CALLS) as url:
@@ -127,6 +196,7 @@ def loop(quick: bool) -> Iterable[Case]:
         for what, figure, unit in (
             (f"{agents} agents: processor time per model call", _processor_milliseconds, "ms"),
             (f"{agents} agents: wall time over the ideal", _wall_over_ideal, "ratio"),
+            (f"{agents} agents: memory at the peak", _peak_memory, "MiB"),
         ):
             for name, workload in available.items():
                 yield Case(
@@ -137,4 +207,4 @@ def loop(quick: bool) -> Iterable[Case]:
 
 
 if __name__ == "__main__":
-    main("swarm", [loop])
+    main("swarm", [loop, resumption])

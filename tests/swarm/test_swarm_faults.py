@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 from swarm_helpers import complete, doubling_orchestrator, events_of, state_of
 
-from k25.agent import Endpoint, HttpModelClient, Patience, ToolContext, tool
+from k25.agent import Allowance, Endpoint, HttpModelClient, Patience, ToolContext, tool
 from k25.agent.events import AgentFinished, ModelCallRetried, ToolCallFinished
 from k25.swarm import Swarm, SwarmSettings
 from k25.swarm.scripted import Assignment, ScriptedModel, delegate, says
@@ -45,7 +45,8 @@ def stormy_run(folder, agents):
 
     async def go(url):
         async with HttpModelClient(Endpoint(url, "mock", patience=patience)) as client:
-            settings = SwarmSettings(max_agents=agents)
+            # Creating and assigning are calls too.
+            settings = SwarmSettings(max_agents=agents, run=Allowance(tool_calls=2_000))
             swarm = Swarm(folder, ScriptedModel(main), lambda: [step], settings=settings, sub_client=client)
             return await swarm.run("storm"), client.limit
 
