@@ -14,9 +14,8 @@ from k25.train.recipe import load_recipe, parse_recipe
 from k25.train.start import EXPORT
 from k25.train.tokenizer_recipe import load_tokenizer_recipe, train_from_recipe
 
-STAGES = ("vision", "joint", "long-context", "sft")
-# Of the steps of each recipe, in the shortened demonstration.
-_SHARE = 0.3
+# Stages in order, and the share of each recipe's steps that the shortened demonstration runs.
+STAGES = {"vision": 0.8, "joint": 0.35, "long-context": 0.25, "sft": 0.4}
 _TASKS = {"text": "modular-add", "picture": "count-shapes", "tool": "tool-calculator"}
 _QUESTIONS = 8
 
@@ -24,7 +23,8 @@ _QUESTIONS = 8
 def show(console: Console, out: Path, *, full: bool) -> None:
     """Train all stages (finished ones are kept), then ask the result about a text, a picture and with a tool."""
     home = out / ("nano" if full else "nano-short")
-    schedule = "the whole recipe" if full else f"{_SHARE:.0%} of the recipe's steps; FULL=1 runs all of them"
+    shares = ", ".join(f"{share:.0%} of {stage}" for stage, share in STAGES.items())
+    schedule = "the whole recipes" if full else f"shortened to {shares}; FULL=1 runs the whole"
     console.print(f"recipes/nano: {schedule}. Interrupt and run again at will: it goes on where it was.")
     if not (home / "tokenizer" / "tiktoken.model").is_file():
         train_from_recipe(load_tokenizer_recipe("nano/tokenizer")).save(home / "tokenizer")
@@ -44,9 +44,9 @@ def _table(stage: str, home: Path, before: Path | None, full: bool) -> dict[str,
     recipe = load_recipe(f"nano/{stage}", [f'tokenizer="{home / "tokenizer"}"', *start])
     table = recipe.model_dump(mode="json", exclude_none=True)
     if not full:
-        table["steps"] = max(1, round(recipe.steps * _SHARE))
+        table["steps"] = round(recipe.steps * STAGES[stage])
         for part in ("stable", "decay"):
-            table["schedule"][part] = round(table["schedule"][part] * _SHARE)
+            table["schedule"][part] = round(table["schedule"][part] * STAGES[stage])
     return table
 
 
