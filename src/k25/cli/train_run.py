@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 # Waiting threads must sleep, not spin: on a busy machine spinning costs most of the speed. Read when torch is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -58,7 +59,8 @@ def train(recipe: Recipe, folder: Path, console: Console) -> None:
     with ranks(recipe.parallel) as here:
         console.quiet = not here.first
         with TrainingDisplay(console, f"{folder.name} ({recipe.stage})", recipe.steps) as display:
-            monitor = task_monitor(recipe.monitor) if recipe.monitor.tasks else None
+            form: Literal["plain"] | None = None if recipe.stage == "sft" else "plain"
+            monitor = task_monitor(recipe.monitor, form) if recipe.monitor.tasks else None
             trainer = Trainer(recipe, folder, here, monitor=monitor, watchers=[display])
             if trainer.state.step:
                 console.print(f"continuing after step {trainer.state.step} of {recipe.steps}")
