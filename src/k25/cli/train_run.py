@@ -65,4 +65,6 @@ def train(recipe: Recipe, folder: Path, console: Console) -> None:
             if trainer.state.step:
                 console.print(f"continuing after step {trainer.state.step} of {recipe.steps}")
             trainer.fit()
-    console.print(f"Weights: {folder / EXPORT}   curves: {folder / REPORT}   numbers: {folder / 'metrics.jsonl'}")
+    console.print(
+        f"Weights: {folder / EXPORT}   curves: {folder / REPORT}   numbers: {folder / 'metrics.jsonl'}", soft_wrap=True
+    )
