@@ -1,4 +1,4 @@
-"""`k25 swarm bench`: build the offline world, look at its questions, serve it, score an answer."""
+"""`k25 swarm bench`: build the offline world, look at its questions, serve it, score an answer, compare agents."""
 
 import asyncio
 import json
@@ -9,9 +9,13 @@ from typing import Annotated
 from cyclopts import App, Parameter
 from rich.console import Console
 
+from k25.cli.swarm_bench_run import RunOptions
+from k25.cli.swarm_bench_run import run as run_bench
+from k25.cli.swarm_bench_run import show as show_results
 from k25.errors import InputError
 from k25.swarm.bench import KINDS, Question, QuestionMaker, Weather, World, build_world, serve_world
 from k25.swarm.bench import score as score_answer
+from k25.swarm.bench.results import Results
 
 app = App(name="bench", help="Questions of known answers about an offline world of real data.")
 
@@ -119,6 +123,34 @@ def score(question: str, answer: Path, /, *, world: Path, files: Path | None = N
     print(f"{question}  {result.value:.4f}  {'success' if result.success else 'no success'}")
     for name, value in result.parts.items():
         print(f"  {name:<16} {value:.4f}")
+
+
+@app.command
+def run(*, world: Path, out: Path, options: Annotated[RunOptions | None, Parameter(name="*")] = None) -> None:
+    """Put the same questions to a single agent and to a swarm, with equal limits; compare quality, steps, time, cost.
+
+    Keys come from the environment, as with `k25 swarm`. Given again, the command goes on where it was.
+
+    Args:
+        world: Folder of the world.
+        out: Folder of the bench: results.json, report.html, plots, the record of every run.
+        options: See below.
+    """
+    sys.exit(run_bench(world, out, options or RunOptions(), _console()))
+
+
+@app.command
+def report(out: Path, /) -> None:
+    """Print the comparison of a bench, finished or not, and write its report.html anew.
+
+    Args:
+        out: Folder of the bench.
+    """
+    show_results(Results.load(out), _console())
+
+
+def _console() -> Console:
+    return Console(file=sys.stdout, highlight=False)
 
 
 def _question(world: World, name: str) -> Question:

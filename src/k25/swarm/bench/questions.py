@@ -15,11 +15,13 @@ from k25.swarm.bench.download import DOWNLOAD
 from k25.swarm.bench.drafts import Draft
 from k25.swarm.bench.facts import Facts
 from k25.swarm.bench.long_form import LONG_FORM
-from k25.swarm.bench.reading import PageReader
+from k25.swarm.bench.reading import PageReader, WorldReader
 from k25.swarm.bench.types import FilesGold, Gold, Question, TableGold
 from k25.swarm.bench.wide import WIDE
 from k25.swarm.bench.wide_read import WIDE_READ
 from k25.swarm.bench.world import World
+
+Recipe = Callable[[PageReader], Gold | None]
 
 
 @dataclass(frozen=True)
@@ -52,8 +54,9 @@ class QuestionMaker:
     def __init__(self, world: World, kinds: dict[str, Kind] | None = None) -> None:
         self._world = world
         self._kinds = KINDS if kinds is None else kinds
-        self._reader = PageReader(world)
+        self._reader = WorldReader(world)
         self._made: dict[tuple[str, int], tuple[list[Question], Iterator[Question]]] = {}
+        self._recipes: dict[str, Recipe] = {}
         self.dropped: Counter[str] = Counter()
 
     def question(self, kind: str, seed: int, index: int) -> Question:
@@ -74,6 +77,10 @@ class QuestionMaker:
             except StopIteration:
                 raise InputError(f"index {index}: this world has only {len(made)} questions of kind {kind}") from None
         return made[index]
+
+    def recipe(self, question: Question) -> Recipe:
+        """How a question that was made here is answered from pages: the second derivation of its gold."""
+        return self._recipes[question.id]
 
     def _all(self, kind: str, seed: int) -> Iterator[Question]:
         """Every question of a kind, taking turns between its families."""
@@ -107,6 +114,7 @@ class QuestionMaker:
             elif not self._kinds[kind].least_pages <= len(pages) <= self._kinds[kind].most_pages:
                 self.dropped["size"] += 1
             else:
+                self._recipes[name] = draft.read
                 return Question(name, kind, draft.family, draft.prompt, derived, pages)
         return None
 

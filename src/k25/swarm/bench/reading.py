@@ -1,6 +1,7 @@
 """Reading the built pages back, as one who only sees their HTML: the other road to every gold answer."""
 
 import re
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 
@@ -38,7 +39,29 @@ class ReadPage:
         return self.path.rpartition("/")[2]
 
 
-class PageReader:
+class PageReader(ABC):
+    """Where the second derivation of an answer gets its pages from."""
+
+    @abstractmethod
+    def page(self, path: str) -> ReadPage:
+        """A page by its path. Raises KeyError if there is none."""
+
+    @abstractmethod
+    def body(self, path: str) -> bytes:
+        """The bytes of a file. Raises KeyError if there is none."""
+
+    def linked(self, path: str) -> list[ReadPage]:
+        """Every page that a list leads to, over all pages of the list."""
+        found: list[str] = []
+        following: str | None = path
+        while following is not None:
+            page = self.page(following)
+            found += page.listed
+            following = page.next_page
+        return [self.page(one) for one in found]
+
+
+class WorldReader(PageReader):
     """Reads pages of a world, each once, and remembers which were read."""
 
     def __init__(self, world: World) -> None:
@@ -58,16 +81,6 @@ class PageReader:
             parser.close()
             self._pages[path] = parser.page
         return self._pages[path]
-
-    def linked(self, path: str) -> list[ReadPage]:
-        """Every page that a list leads to, over all pages of the list."""
-        found: list[str] = []
-        following: str | None = path
-        while following is not None:
-            page = self.page(following)
-            found += page.listed
-            following = page.next_page
-        return [self.page(one) for one in found]
 
     def body(self, path: str) -> bytes:
         """The bytes of a file. Raises KeyError if the world has none there."""
