@@ -1,6 +1,7 @@
 """Starts real processes for the tests of this folder."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -14,10 +15,25 @@ def environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
 
 
-def torchrun(ranks: int, arguments: Sequence[str | Path]) -> None:
-    """Run a script, or `-m MODULE`, in so many processes to its end."""
+def start_torchrun(ranks: int, arguments: Sequence[str | Path]) -> subprocess.Popen[str]:
+    """Start a script, or `-m MODULE`, in so many processes of a process group of their own."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
-    done = subprocess.run(
-        [*launcher, *map(str, arguments)], env=environment(), capture_output=True, text=True, timeout=_SECONDS
+    return subprocess.Popen(
+        [*launcher, *map(str, arguments)],
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
-    assert done.returncode == 0, done.stderr[-4000:]
+
+
+def torchrun(ranks: int, arguments: Sequence[str | Path]) -> None:
+    """The same, to its end."""
+    process = start_torchrun(ranks, arguments)
+    try:
+        _, errors = process.communicate(timeout=_SECONDS)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGTERM)
+        raise
+    assert process.returncode == 0, errors[-4000:]

@@ -1,7 +1,9 @@
 """Real runs that are killed, or go on with another number of processes, lose nothing."""
 
+import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -10,7 +12,7 @@ from pathlib import Path
 import pytest
 import tomli_w
 import torch
-from launches import environment, torchrun
+from launches import environment, start_torchrun, torchrun
 from training_builders import recipe, steps, table, train, weights
 
 from k25.checkpoint import load_model
@@ -69,9 +71,24 @@ def test_two_ranks_with_divided_experts_continue_what_one_process_began_and_the_
     path.write_text(tomli_w.dumps(table(optimizer=FLOAT32)))
     with pytest.raises(Interrupted):
         train(recipe(optimizer=FLOAT32), run, stop_after=3)
-    torchrun(2, ["-m", "--", "k25", "pretrain", path, "--out", run, "--set", "parallel.expert=2"])
+    torchrun(2, ["-m", "k25", "pretrain", path, "--out", run, "--set", "parallel.expert=2"])
     assert_same_run(run, alone)
     shutil.rmtree(run / "checkpoints" / "step-6")
     shutil.rmtree(run / "model")
     train(recipe(optimizer=FLOAT32), run)
     assert_same_run(run, alone)
+
+
+@pytest.mark.slow
+def test_ctrl_c_under_torchrun_saves_on_all_ranks(tmp_path):
+    path, run = tmp_path / "tiny.toml", tmp_path / "run"
+    path.write_text(tomli_w.dumps(table(steps=1000, schedule={"stable": 1000}, checkpoint={"every": 1000})))
+    process = start_torchrun(2, ["-m", "k25", "pretrain", path, "--out", run])
+    while process.poll() is None and len(losses(run)) < 3:
+        time.sleep(0.05)
+    # A terminal sends it to every process in the foreground.
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    done = len(losses(run))
+    assert 3 <= done < 1000, errors[-4000:]
+    assert [folder.name for folder in (run / "checkpoints").iterdir()] == [f"step-{done}"], errors[-4000:]

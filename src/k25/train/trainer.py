@@ -45,6 +45,7 @@ from k25.train.start import EXPORT, Start, build_start, trained_parts
 from k25.train.step import TrainState, train_step
 
 CONFIG = "config.toml"
+_SAME_WISH_SECONDS = 1.0
 
 # A model and the number of steps behind it to accuracies by task.
 Monitor = Callable[[K25Model, Start], dict[str, float]]
@@ -215,11 +216,16 @@ def _claim(run: Path, recipe: Recipe, *, first: bool) -> None:
 
 @contextmanager
 def _stop_signal() -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C (or SIGTERM) sets; the second one interrupts at once."""
+    """An event that the first Ctrl-C (or SIGTERM) sets; one that follows later interrupts at once.
+
+    What comes within a second is the same wish: torchrun passes Ctrl-C on to processes that have heard it themselves.
+    """
     stopping = threading.Event()
+    heard: list[float] = []
 
     def stop(_: int, __: FrameType | None) -> None:
-        if stopping.is_set():
+        heard.append(time.monotonic())
+        if heard[-1] - heard[0] > _SAME_WISH_SECONDS:
             raise KeyboardInterrupt
         stopping.set()
 
