@@ -111,22 +111,21 @@ async def pydantic_ai(url: str, agents: int) -> None:
 async def langgraph(url: str, agents: int) -> None:
     """The same with LangGraph's prebuilt agent, without a record."""
     prebuilt = importlib.import_module("langgraph.prebuilt")
-    chat = importlib.import_module("langchain_openai").ChatOpenAI(
-        model="mock", base_url=url, api_key="none", streaming=True
-    )
+    chat_class = importlib.import_module("langchain_openai").ChatOpenAI
 
     async def step(n: int) -> str:
         """Make one step."""
         return f"step {n} done"
 
-    agent = prebuilt.create_react_agent(chat, [step])
-
-    async def one(number: int) -> None:
+    async def one(number: int, agent: Any) -> None:
         task = {"messages": [("user", f"Task {number}")]}
         done = await agent.ainvoke(task, {"recursion_limit": 3 * CALLS})
         assert done["messages"][-1].content == f"Finished after {CALLS} turns."
 
-    await asyncio.gather(*(one(number) for number in range(agents)))
+    async with importlib.import_module("openai").DefaultAsyncHttpxClient() as http:
+        chat = chat_class(model="mock", base_url=url, api_key="none", streaming=True, http_async_client=http)
+        agent = prebuilt.create_react_agent(chat, [step])
+        await asyncio.gather(*(one(number, agent) for number in range(agents)))
 
 
 PEERS: dict[str, tuple[str, Workload]] = {

@@ -1,10 +1,15 @@
 """`k25 swarm` from outside: answers, resuming, looking, exporting, cancelling, keys, errors."""
 
+import fcntl
 import json
 import os
+import pty
+import select
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 
 import pytest
@@ -159,6 +164,49 @@ def test_a_server_that_refuses_is_said_and_can_be_tried_again(tmp_path):
         assert k25(*asked(url), cwd=tmp_path)[0] == 2
     with scripted_server({"big": lambda _: says("now")}) as (url, _):
         assert RunFolder(tmp_path / "r").reader().last_seq()
+
+
+def test_the_terminal_shows_the_tree_and_asks_for_approval(tmp_path):
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 120, 0, 0))
+    shown, answers = b"", iter([b"y\n", b"too risky\n", b"y\n"])
+
+    def sly(messages):
+        turn = worker(messages)
+        return turn if turn.tool_calls else says(turn.content + "\x1b[2J")
+
+    with scripted_server({**SCRIPTS, "small": sly, "big": doubling_orchestrator([[1], [2], [3]])}) as (url, _):
+        program = subprocess.Popen(
+            [sys.executable, "-m", "k25", "swarm", *asked(url), "--approve", "files"],
+            cwd=tmp_path,
+            env=os.environ | {"TERM": "xterm"},
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+        )
+        os.close(theirs)
+        begin, questions = time.monotonic(), 0
+        while time.monotonic() - begin < 50:
+            try:
+                block = os.read(ours, 65_536) if select.select([ours], [], [], 0.2)[0] else None
+            except OSError:
+                break
+            if block is None and program.poll() is not None:
+                break
+            shown += block or b""
+            if shown.count(b"reason for a no") > questions:
+                questions += 1
+                os.write(ours, next(answers))
+        assert program.wait(10) == 0
+    os.close(ours)
+    text = shown.decode()
+    assert questions == 3
+    assert "3/100 sub-agents" in text
+    assert "Worker 2" in text
+    assert text.count("refused this call of files: too risky") >= 1
+    assert "\x1b[2J" not in text
+    # Two of the three workers were allowed to write.
+    assert len(list(tmp_path.glob("r/workspaces/*/note.txt"))) == 2
 
 
 def test_the_command_starts_without_heavy_libraries():

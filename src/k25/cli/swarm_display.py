@@ -36,6 +36,13 @@ def display_for(folder: RunFolder, settings: SwarmSettings, *, plain: bool) -> D
     return PlainDisplay(folder) if plain or not sys.stderr.isatty() else LiveDisplay(folder, settings)
 
 
+def safe(text: str) -> str:
+    """Text of a model or a page without what a terminal would obey."""
+    return "".join(
+        letter if letter.isprintable() or letter in "\n\t" else "\N{REPLACEMENT CHARACTER}" for letter in text
+    )
+
+
 class _Follower:
     """Keeps a state up to date with a record that may not exist yet."""
 
@@ -91,11 +98,14 @@ class PlainDisplay:
         for entry in self._follower.update():
             line = _line(entry, state)
             if line and entry.time >= self._begin:
-                sys.stderr.write(f"[{entry.time - self._begin:7.1f} s] {line}\n")
+                self._say(entry.time, line)
         for fault in state.faults[self._faults :]:
             if fault.time >= self._begin:
-                sys.stderr.write(f"[{fault.time - self._begin:7.1f} s] {fault.agent}: {fault.what}: {fault.detail}\n")
+                self._say(fault.time, f"{fault.agent}: {fault.what}: {fault.detail}")
         self._faults = len(state.faults)
+
+    def _say(self, when: float, line: str) -> None:
+        sys.stderr.write(f"[{when - self._begin:7.1f} s] {safe(' '.join(line.split()))}\n")
 
 
 class LiveDisplay:
@@ -150,8 +160,9 @@ def picture(state: RunState, settings: SwarmSettings, height: int) -> Any:
         mark = _MARKS.get(agent.status, "[red]✗[/]")
         name = f"[bold]{escape(agent.name)}[/]" if agent.id in path else escape(agent.name)
         used = f"[dim]{agent.steps} steps {agent.tool_calls} calls {agent.usage.total_tokens:,} tokens[/]"
-        doing = escape(" ".join(agent.activity.split()))
-        line = Text.from_markup(f"{'  ' * depth}{mark} {name} [dim]{agent.id}[/] {used} {doing}")
+        doing = escape(safe(" ".join(agent.activity.split())))
+        identifier = f" [dim]{agent.id}[/]" if agent.parent else ""
+        line = Text.from_markup(f"{'  ' * depth}{mark} {name}{identifier} {used} {doing}")
         line.no_wrap, line.overflow = True, "ellipsis"
         lines.append(line)
     if hidden:
@@ -200,7 +211,7 @@ def _chosen(state: RunState, most: int) -> tuple[list[tuple[AgentState, int]], i
 def _line(entry: Entry, state: RunState) -> str:
     match entry.event:
         case AgentStarted(agent=agent, name=name):
-            return f"{agent} begins as {name}: {' '.join(state.agents[agent].task.split())[:100]}"
+            return f"{agent} begins as {name}: {state.agents[agent].task[:100]}"
         case AgentFinished(agent=agent, reason=reason, detail=detail, steps=steps, tool_calls=calls):
             return f"{agent} ends after {steps} steps and {calls} tool calls: {reason} {detail}".rstrip()
         case ApprovalAsked(agent=agent, tool=tool):

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from cyclopts import Parameter
 
 from k25.agent import AdaptiveLimit, Allowance, ContextStrategy, Endpoint, HttpModelClient, Price
-from k25.cli.swarm_display import Display, display_for
+from k25.cli.swarm_display import Display, display_for, safe
 from k25.errors import InputError
 from k25.swarm import ApprovalRequest, RunFolder, RunState, Swarm, SwarmResult, SwarmSettings
 from k25.swarm.control import obey
@@ -185,7 +185,7 @@ class _Terminal:
             self._display.pause()
             try:
                 arguments = json.dumps(request.arguments, ensure_ascii=False, indent=2)
-                sys.stderr.write(f"\n{request.agent_id} wants to call {request.tool} with\n{arguments}\n")
+                sys.stderr.write(f"\n{request.agent_id} wants to call {request.tool} with\n{safe(arguments)}\n")
                 sys.stderr.write("Allow it? [y]es, or the reason for a no: ")
                 sys.stderr.flush()
                 answer = (await _line_of_terminal()).strip()
@@ -212,9 +212,9 @@ def _report(folder: Path, result: SwarmResult) -> int:
         say(f"stopped; take it up with: k25 swarm resume {folder}\n")
         return 130
     if result.text:
-        print(result.text, flush=True)
+        print(safe(result.text) if sys.stdout.isatty() else result.text, flush=True)
     if result.reason != "answered":
-        say(f"the run ended without a regular answer ({result.reason}): {result.detail}\n")
+        say(f"the run ended without a regular answer ({result.reason}): {safe(result.detail)}\n")
     artifacts = RunFolder(folder).artifacts
     for artifact in result.artifacts:
         say(f"artifact {artifact.name} ({artifact.size:,} bytes): {artifacts.path(artifact.reference)}\n")

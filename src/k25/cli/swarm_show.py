@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from k25.agent.tool import JsonObject
-from k25.cli.swarm_display import display_for, picture
+from k25.cli.swarm_display import display_for, picture, safe
 from k25.errors import InputError
 from k25.swarm import RunFolder, RunState, SwarmSettings
 
@@ -27,17 +27,17 @@ def show_run(path: Path) -> None:
     if not running:
         state.interrupt()
     console = Console(highlight=False, soft_wrap=True, markup=False)
-    console.print(state.started.question, style="bold")
+    console.print(safe(state.started.question), style="bold")
     console.print(f"{_standing(state, running)}, model {state.main.model if state.main else '?'}")
     console.print(picture(state, SwarmSettings.from_json(state.started.settings), 1_000))
     names = " > ".join(state.agents[name].name for name in state.critical_path())
     console.print(f"critical path, {state.critical_steps} steps: {names}")
     for fault in state.faults[:_FAULTS_SHOWN]:
-        console.print(f"{fault.agent}: {fault.what}: {' '.join(fault.detail.split())}", style="red")
+        console.print(f"{fault.agent}: {fault.what}: {safe(' '.join(fault.detail.split()))}", style="red")
     if len(state.faults) > _FAULTS_SHOWN:
         console.print(f"and {len(state.faults) - _FAULTS_SHOWN} more faults; all of them: k25 swarm export {path}")
     if state.finished is not None:
-        console.print(f"\n{state.finished.text}")
+        console.print(f"\n{safe(state.finished.text)}")
         for reference, size in state.finished.artifacts:
             console.print(f"{reference} ({size:,} bytes)")
 
@@ -54,10 +54,10 @@ def show_conversation(path: Path, agent: str) -> None:
     for message in messages:
         console.print(f"--- {message['role']}", style="bold")
         if message.get("reasoning_content"):
-            console.print(message["reasoning_content"], style="dim italic")
-        console.print(_content(message))
+            console.print(safe(message["reasoning_content"]), style="dim italic")
+        console.print(safe(_content(message)))
         for call in message.get("tool_calls") or ():
-            console.print(f"{call['function']['name']} {call['function']['arguments']}", style="yellow")
+            console.print(safe(f"{call['function']['name']} {call['function']['arguments']}"), style="yellow")
 
 
 def follow_run(path: Path) -> None:
