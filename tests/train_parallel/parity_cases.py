@@ -45,6 +45,7 @@ class Case:
     precision: str = "float32"
     trained: tuple[str, ...] = ("decoder", "vision_tower", "projector")
     clip_norm: float = 0.2
+    poisoned: bool = False
 
 
 CASES = {
@@ -55,6 +56,7 @@ CASES = {
     "decoupled": Case(decoupled=True),
     "frozen decoder": Case(expert=2, trained=("projector",)),
     "frozen vision": Case(trained=("decoder",)),
+    "not finite": Case(expert=2, poisoned=True),
     "bfloat16": Case(expert=2, precision="bfloat16", recompute="layers"),
 }
 
@@ -89,8 +91,8 @@ def tiny_model() -> K25Model:
     return model
 
 
-def stream(index: int, pictures: bool) -> PackedBatch:
-    """Two documents of random tokens, of different lengths in every stream."""
+def stream(index: int, pictures: bool, poisoned: bool) -> PackedBatch:
+    """Two documents of random tokens, of different lengths in every stream; one of the second step may be poisoned."""
     chance = np.random.default_rng(index)
     grids = PICTURES.get(index % STREAMS, []) if pictures and index < (STEPS - 1) * STREAMS else []
     documents = []
@@ -109,6 +111,7 @@ def stream(index: int, pictures: bool) -> PackedBatch:
                 if here
                 else None,
                 grids=tuple(here),
+                loss_weight=float("nan") if poisoned and index == STREAMS else 1.0,
             )
         )
     return pack_documents(documents, ("words",))
@@ -146,7 +149,10 @@ def state_of(case: Case, here: Ranks) -> TrainState:
 
 
 def batches_of(step: int, case: Case, here: Ranks) -> list[PackedBatch]:
-    return [stream(index, case.pictures) for index in rank_streams(step, STREAMS, here.data_rank, here.data_size)]
+    return [
+        stream(index, case.pictures, case.poisoned)
+        for index in rank_streams(step, STREAMS, here.data_rank, here.data_size)
+    ]
 
 
 def whole_weights(model: K25Model) -> dict[str, torch.Tensor]:
@@ -159,6 +165,7 @@ def run_case(case: Case, here: Ranks) -> dict[str, object]:
     return {
         "losses": [m.loss for m in metrics],
         "norms": [m.gradient_norm for m in metrics],
+        "skipped": [m.skipped for m in metrics],
         "clipped": [m.clipped_heads for m in metrics],
         "violations": [m.max_violation_by_layer for m in metrics],
         "weights": whole_weights(state.learner.model),
