@@ -2,8 +2,12 @@
 
 import asyncio
 import json
+import tempfile
+from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from swarm_helpers import (
     by_depth,
     complete,
@@ -19,7 +23,7 @@ from k25.agent import Allowance, ModelError, ToolContext, ToolOutput, tool
 from k25.agent.events import AgentFinished, AgentStarted
 from k25.errors import InputError
 from k25.swarm import RunFolder, SwarmSettings
-from k25.swarm.scripted import ScriptedModel, calls, exchanges, says, task_of
+from k25.swarm.scripted import Assignment, ScriptedModel, calls, delegate, exchanges, says, task_of
 
 
 def exchanges_of(folder, agent="main"):
@@ -398,3 +402,34 @@ def test_the_toolset_of_an_agent_may_fail_to_open(tmp_path):
 
     complete(swarm_of(tmp_path, doubling_orchestrator([[1]]), tools=tools).run("q"))
     assert "no sandbox here" in exchanges_of(tmp_path)[-1].result
+
+
+TREES = st.recursive(st.just([]), lambda below: st.lists(below, min_size=1, max_size=3), max_leaves=12)
+
+
+def depth_of(tree):
+    return 1 + max(map(depth_of, tree), default=-1)
+
+
+@settings(max_examples=25, deadline=None)
+@given(tree=TREES, live=st.integers(1, 2), slots=st.integers(1, 2), chain=st.booleans())
+def test_no_tree_of_agents_deadlocks_whatever_the_limits(tree, live, slots, chain):
+    if chain:
+        tree = [[[[[tree[:1]]]]]] if depth_of(tree) < 2 else tree
+
+    def script(messages):
+        below = json.loads(task_of(messages))
+        if not below:
+            done = exchanges(messages)
+            return says("leaf") if done else calls(messages, [("double", {"n": 1}), ("double", {"n": 2})])
+        tasks = [Assignment(f"Child {number}", json.dumps(each)) for number, each in enumerate(below)]
+        answer = delegate(messages, tasks, bool)
+        return says(" ".join(answer)) if isinstance(answer, list) else answer
+
+    def leaves(node):
+        return sum(map(leaves, node)) if node else 1
+
+    limits = SwarmSettings(depth=8, max_live_agents=live, tool_limits={"other": slots})
+    with tempfile.TemporaryDirectory() as folder:
+        done = complete(swarm_of(Path(folder), script, script, settings=limits).run(json.dumps(tree)), 20)
+    assert done.text.split() == ["leaf"] * leaves(tree)
