@@ -94,7 +94,7 @@ def test_training_a_finished_run_again_changes_nothing(finished, tmp_path):
 
 
 def test_a_folder_of_another_recipe_is_refused_and_left_alone(finished):
-    with pytest.raises(InputError, match=r"begun with a different recipe \(optimizer, steps\); give another --run"):
+    with pytest.raises(InputError, match=r"begun with a different recipe \(optimizer, steps\); give another --out"):
         train(recipe("steps=7", "optimizer.muon_lr=1e-3"), finished)
     assert load_recipe(str(finished / "config.toml")) == recipe()
 
@@ -103,7 +103,7 @@ def test_a_folder_of_another_recipe_is_refused_and_left_alone(finished):
 def test_ctrl_c_in_a_terminal_saves_and_the_same_command_finishes(tmp_path):
     path, run = tmp_path / "tiny.toml", tmp_path / "run"
     path.write_text(tomli_w.dumps(table(steps=100, schedule={"stable": 100})))
-    command = [K25, "pretrain", str(path), "--run", str(run), "--set", "data.workers=1"]
+    command = [K25, "pretrain", str(path), "--out", str(run), "--set", "data.workers=1"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while len(steps(run)) < 3 and process.poll() is None and time.monotonic() < deadline:

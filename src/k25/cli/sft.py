@@ -12,7 +12,7 @@ from k25.cli.train_run import run_stage
 def main(
     recipe: str,
     *,
-    run: Path | None = None,
+    out: Path | None = None,
     start_from: Annotated[str | None, Parameter(name=["--from"])] = None,
     set_: Annotated[list[str] | None, Parameter(name=["--set"], negative="")] = None,
     trial: DryRunOptions | None = None,
@@ -24,8 +24,8 @@ def main(
 
     Args:
         recipe: A recipe file, or the name of one that comes with K25, such as nano/joint.
-        run: Folder of the run [runs/RECIPE].
+        out: Folder of the run [runs/RECIPE].
         start_from: A run or a checkpoint whose weights it starts from; takes the place of the recipe's own.
         set_: Change a value of the recipe: --set optimizer.muon_lr=1e-3; can be repeated.
     """
-    run_stage(recipe, ("sft",), run=run, start_from=start_from, overrides=set_ or [], trial=trial)
+    run_stage(recipe, ("sft",), run=out, start_from=start_from, overrides=set_ or [], trial=trial)
