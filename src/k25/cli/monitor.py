@@ -3,16 +3,13 @@
 import asyncio
 import logging
 
-import torch
-import torch.distributed as dist
-from torch.distributed.tensor import DTensor
-
 from k25.engine import Engine, EngineConfig
 from k25.errors import InputError
 from k25.evaluation import Form, Policy, PolicyClients, attempt_all, exercises, named_tasks, task_results
 from k25.media import MediaProcessor
 from k25.model import K25Model
 from k25.tasks import Sample
+from k25.train.export import gathered
 from k25.train.recipe import MonitorConfig
 from k25.train.start import Start
 from k25.train.trainer import Monitor
@@ -35,10 +32,8 @@ def task_monitor(config: MonitorConfig, form: Form | None = "plain") -> Monitor:
         raise InputError(f"monitor.tasks: {with_tools[0]} has tools, which only conversations can call; leave it out")
 
     def monitor(model: K25Model, start: Start) -> dict[str, float]:
-        whole = _whole(model)
-        if dist.is_initialized() and dist.get_rank() != 0:
-            return {}
-        return asyncio.run(_accuracies(whole, start, samples, form))
+        whole = gathered(model)
+        return {} if whole is None else asyncio.run(_accuracies(whole, start, samples, form))
 
     return monitor
 
@@ -53,15 +48,3 @@ async def _accuracies(model: K25Model, start: Start, samples: list[Sample], form
         # A run of hours must not end because one exercise cannot be asked.
         _log.warning("%d exercises count as wrong: %s: %s", len(failed), failed[0].sample.task, failed[0].error)
     return {result.task: result.accuracy.mean for result in task_results(attempts)}
-
-
-def _whole(model: K25Model) -> K25Model:
-    """The network itself, or one with ordinary tensors where it is sharded; all ranks call it together."""
-    weights = model.state_dict()
-    if not any(isinstance(tensor, DTensor) for tensor in weights.values()):
-        return model
-    full = {name: t.full_tensor().detach() if isinstance(t, DTensor) else t for name, t in weights.items()}
-    with torch.device("meta"):
-        gathered = K25Model(model.config)
-    gathered.load_state_dict(full, assign=True)
-    return gathered
