@@ -76,11 +76,9 @@ def test_each_agent_has_an_interpreter_and_files_of_its_own(tmp_path):
     async def go():
         async with Toolbox(ToolboxConfig(tools=("python", "files")), tmp_path / "run") as toolbox:
             swarm = swarm_of(tmp_path / "run", doubling_orchestrator([[1], [2]]), worker, toolbox.tools)
-            done = await swarm.run("q")
-        await asyncio.sleep(0)
-        return done
+            return await swarm.run("q")
 
-    assert complete(go()).text == "[11] [22]"
+    assert complete(go()).text == "[Out[2]: 11] [Out[2]: 22]"
     assert sorted(path.read_text() for path in (tmp_path / "run").glob("workspaces/*/x.txt")) == ["1", "2"]
 
 
