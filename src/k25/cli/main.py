@@ -32,6 +32,7 @@ for name, summary in {
     "sft": "Fine-tune on conversations from a recipe.",
     "eval": "Measure a checkpoint or a server on tasks with exact answers.",
     "swarm": "Split a task among sub-agents of any OpenAI-compatible model; resume and inspect runs.",
+    "mcp": "Serve the swarm to any client of the Model Context Protocol.",
     "chat": "Chat in the terminal with a server or a local checkpoint.",
 }.items():
     target = "app" if name in GROUPS else "main"

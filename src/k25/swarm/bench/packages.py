@@ -80,6 +80,16 @@ PACKAGES = (
 )
 
 
+def chosen(names: str) -> tuple[Package, ...]:
+    """The packages of these names, separated by commas; all of them for "". Raises InputError for an unknown one."""
+    wanted = [name.strip() for name in names.split(",") if name.strip()]
+    known = {package.name: package for package in PACKAGES}
+    for name in wanted:
+        if name not in known:
+            raise InputError(f"{name}: is no package of the world; choose from {', '.join(known)}")
+    return tuple(package for package in PACKAGES if package.name in wanted or not wanted)
+
+
 class PackageFiles:
     """The files inside the wheels of a world."""
 
@@ -142,7 +152,7 @@ def _download(folder: Path, packages: list[Package]) -> None:
     remedy = f"put the wheels of {', '.join(requirements)} into a folder and name it with --wheels"
     with tempfile.TemporaryDirectory(dir=folder) as aside:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input"]
-        command += ["--no-deps", "--only-binary", ":all:", "--dest", aside, *requirements]
+        command += ["--retries", "1", "--no-deps", "--only-binary", ":all:", "--dest", aside, *requirements]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=_DOWNLOAD_SECONDS, check=False)
         except subprocess.TimeoutExpired:

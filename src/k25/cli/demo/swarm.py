@@ -1,0 +1,37 @@
+"""The demonstration's swarm: the same questions for one agent and for a swarm, in an offline world of real data."""
+
+import shutil
+from pathlib import Path
+
+from rich.console import Console
+
+from k25.cli import swarm_bench_run
+from k25.errors import InputError
+from k25.swarm.bench import build_world
+from k25.swarm.bench.packages import chosen
+
+WORLD = "swarm-world"
+BENCH = "swarm-bench"
+# A package of 1.4 MB: 118 chemical elements, each with a page of its own.
+_PACKAGES = "mendeleev"
+
+
+def show(console: Console, out: Path) -> None:
+    """Build a small world, run the bench with scripted models, print the comparison, name the report."""
+    world, bench = out / WORLD, out / BENCH
+    console.print(f"k25 swarm bench build --world {world} --packages {_PACKAGES}", style="dim")
+    try:
+        built = build_world(world, chosen(_PACKAGES))
+    except InputError as error:
+        console.print(f"Left out, since the world's data cannot be had here: {error}", markup=False)
+        return
+    console.print(f"{built.manifest['pages']} pages about chemical elements; the whole world has 27,062.")
+    built.close()
+    shutil.rmtree(bench, ignore_errors=True)
+    options = swarm_bench_run.RunOptions(scripted=True, kinds="wide,wide-read", questions=1, model_latency=0.1)
+    command = f"k25 swarm bench run --world {world} --out {bench} --scripted --kinds {options.kinds} --questions 1"
+    console.print(f"{command} --model-latency {options.model_latency}", style="dim")
+    if swarm_bench_run.run(world, bench, options, console):
+        raise RuntimeError("a run of the bench ended without its model")
+    example = next((bench / "runs").glob("*/swarm"))
+    console.print(f"Every run can be looked at and replayed: k25 swarm show {example}", markup=False, soft_wrap=True)
