@@ -8,7 +8,10 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -269,3 +272,64 @@ def test_a_model_that_cannot_be_reached_is_said_before_anything_else_is_tried(wo
         app(command, result_action="return_value")
     with pytest.raises(InputError, match="holds no results"):
         app(["report", str(tmp_path)], result_action="return_value")
+
+
+class _OneAnswer(BaseHTTPRequestHandler):
+    """An OpenAI-compatible server that answers every request with `text`, or with `status`."""
+
+    text, status = "", 200
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(self.status)
+        self.send_header("Content-Type", "text/event-stream")
+        self.end_headers()
+        usage = {"prompt_tokens": 2_000_000, "completion_tokens": 1_000_000}
+        for event in (
+            {"choices": [{"index": 0, "delta": {"content": self.text}, "finish_reason": "stop"}]},
+            {"choices": [], "usage": usage},
+        ):
+            self.wfile.write(f"data: {json.dumps(event)}\n\n".encode())
+        self.wfile.write(b"data: [DONE]\n\n")
+
+    def log_message(self, *_):
+        pass
+
+
+@contextmanager
+def model_that(**answers):
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_OneAnswer,), answers))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}/v1"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_a_model_behind_a_url_is_asked_and_its_tokens_and_cost_are_counted(world, tmp_path, capsys):
+    gold = QuestionMaker(World(world.folder)).question("deep", 0, 0).gold
+    with model_that(text=f"Answer: {gold.answer}") as url:
+        command = ["run", "--world", str(world.folder), "--out", str(tmp_path / "out"), "--model", "m"]
+        command += ["--base-url", url, "--kinds", "deep", "--questions", "2", "--prices", "1", "10", "0"]
+        with pytest.raises(SystemExit) as ended:
+            app(command, result_action="return_value")
+    assert ended.value.code == 0
+    rows = Results.load(tmp_path / "out").rows
+    assert [(row.question, row.mode, row.success) for row in rows] == [
+        ("deep-0-0", "single", True),
+        ("deep-0-0", "swarm", True),
+        ("deep-0-1", "single", False),
+        ("deep-0-1", "swarm", False),
+    ]
+    assert {(row.cost, row.prompt_tokens, row.steps) for row in rows} == {(12.0, 2_000_000, 1)}
+    shown = capsys.readouterr().out
+    assert "scripted" not in shown
+    assert "no model was asked" not in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_a_model_that_refuses_the_first_run_ends_the_bench_with_its_reason(world, tmp_path):
+    command = ["run", "--world", str(world.folder), "--out", str(tmp_path / "out"), "--model", "m", "--kinds", "deep"]
+    with model_that(status=401) as url, pytest.raises(InputError, match=r"cannot be reached: .*401"):
+        app([*command, "--questions", "1", "--base-url", url], result_action="return_value")
+    assert Results.load(tmp_path / "out").rows == []

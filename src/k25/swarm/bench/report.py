@@ -26,6 +26,7 @@ _STYLE = (
     "table{border-collapse:collapse;font-size:13px;display:block;overflow-x:auto}"
     "th,td{border-bottom:1px solid #ddd;padding:3px 9px;text-align:right;white-space:nowrap}"
     "th:first-child,td:first-child,th:nth-child(2),td:nth-child(2){text-align:left}"
+    ".runs td:last-child{text-align:left;white-space:normal;font-size:11px;min-width:18rem}"
     ".plots{display:flex;flex-wrap:wrap;gap:1rem}.plots svg{width:21rem}.note{background:#fef3c7;padding:.6rem 1rem}"
 )
 
@@ -44,7 +45,7 @@ def _line(means: dict[str, Any]) -> tuple[str, ...]:
         "" if means["row_f1"] is None else f"{means['row_f1']:.3f}",
         f"{means['success']:.0%}",
         *(f"{means[name]:,.0f}" for name in ("pages", "critical_steps", "steps", "tool_calls", "agents")),
-        f"{means['prompt_tokens'] + means['completion_tokens']:,.0f}",
+        f"{(means['prompt_tokens'] + means['completion_tokens']) / 1000:,.0f}k",
         f"{means['cost']:.4g}",
         f"{means['seconds']:.1f}",
     )
@@ -114,7 +115,7 @@ def write_report(results: Results) -> Path:
             "<h2>Means</h2>",
             _table(*comparison(results)),
             f'<h2>Every run</h2><p>{legend}</p><div class="plots">{"".join(drawings.values())}</div>',
-            _table(headings, rows),
+            f'<div class="runs">{_table(headings, rows)}</div>',
             "<p>Each run's record is in runs/QUESTION/MODE beside this file. Results: results.json.</p></body></html>",
         ]
     )
