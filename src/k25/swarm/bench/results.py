@@ -22,7 +22,7 @@ class BenchSettings:
     """What is asked, of whom, within which limits; a bench is taken up again with the same ones.
 
     questions: of each kind. models: what is said about the models in the report. scripted: no model at all is measured.
-    agents, main_steps, sub_steps, tool_calls: the caps of the Kimi K2.5 report (arXiv 2602.02276, appendix E.8) for its
+    agents, main_steps, sub_steps, tool_calls: the caps of the Kimi K2.5 report (arXiv 2602.02276, appendix E) for its
         in-house swarm bench. weather: latency, jitter, share of faults and seed of the served world.
 
     Raises InputError for what cannot be meant.
