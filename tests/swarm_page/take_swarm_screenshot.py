@@ -58,7 +58,7 @@ def take(out):
             page.get_by_role("treeitem").filter(has_text="Tin reader").click()
             page.locator("#conversation .card.wrong").wait_for()
             page.locator("#view-agent").evaluate("view => { view.scrollTop = 330; }")
-            page.mouse.move(5, 400)
+            page.mouse.move(700, 5)
             page.wait_for_timeout(1_500)
             page.screenshot(path=out)
 

@@ -16,12 +16,19 @@ from k25.errors import InputError
 
 app = App(name="swarm", help="Split a task among sub-agents of any OpenAI-compatible model; resume and inspect runs.")
 app.command("k25.cli.swarm_bench:app", name="bench", help="Questions of known answers about an offline world.")
+app.command("k25.cli.swarm_page:main", name="page", help="Show a run in the browser.")
 
 _Run = Annotated[Path, Parameter(name="RUN", show_default=False)]
 
 
 @app.default
-def main(question: str, /, *, options: Annotated[Options | None, Parameter(name="*")] = None) -> None:
+def main(
+    question: str,
+    /,
+    *,
+    page: int | None = None,
+    options: Annotated[Options | None, Parameter(name="*")] = None,
+) -> None:
     """Run a swarm on a question. The answer goes to standard output, everything else to standard error.
 
     The key comes from the environment: MOONSHOT_API_KEY or KIMI_API_KEY for Moonshot's hosts, OPENAI_API_KEY for other
@@ -29,20 +36,22 @@ def main(question: str, /, *, options: Annotated[Options | None, Parameter(name=
 
     Args:
         question: The task. "-" reads it from standard input.
+        page: Port of 127.0.0.1 to serve the run's page at while it goes on; 0 takes a free one.
         options: See below.
     """
-    sys.exit(start_run(sys.stdin.read() if question == "-" else question, options or Options()))
+    sys.exit(start_run(sys.stdin.read() if question == "-" else question, options or Options(), page=page))
 
 
 @app.command
-def resume(run: _Run, /, *, plain: bool = False) -> None:
+def resume(run: _Run, /, *, page: int | None = None, plain: bool = False) -> None:
     """Take up an interrupted run: finished calls are not made again.
 
     Args:
         run: Folder of the run.
+        page: Port of 127.0.0.1 to serve the run's page at while it goes on; 0 takes a free one.
         plain: Print lines instead of the live view.
     """
-    sys.exit(resume_run(run, plain=plain))
+    sys.exit(resume_run(run, page=page, plain=plain))
 
 
 @app.command

@@ -13,7 +13,6 @@ from rich.console import Console
 from rich.markup import escape
 
 from k25.swarm import RunFolder
-from k25.swarm.page import serving_page
 
 PORT = 8030
 
@@ -39,12 +38,16 @@ async def page_beside(run: Path, port: int | None) -> AsyncIterator[None]:
     if port is None:
         yield
         return
+    from k25.swarm.page import serving_page
+
     async with serving_page(run, port) as url:
-        sys.stderr.write(f"page: {url}\n")
+        sys.stderr.write(f"page: {url} (later: k25 swarm page {run})\n")
         yield
 
 
 async def _serve(run: Path, port: int) -> None:
+    from k25.swarm.page import serving_page
+
     stopped = asyncio.Event()
     for each in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(each, stopped.set)

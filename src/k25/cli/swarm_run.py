@@ -17,6 +17,7 @@ from cyclopts import Parameter
 
 from k25.agent import AdaptiveLimit, Allowance, ContextStrategy, Endpoint, HttpModelClient, Price
 from k25.cli.swarm_display import Display, display_for, safe
+from k25.cli.swarm_page import page_beside
 from k25.errors import InputError
 from k25.swarm import ApprovalRequest, RunFolder, RunState, Swarm, SwarmResult, SwarmSettings
 from k25.swarm.control import obey
@@ -100,41 +101,49 @@ class Options:
     plain: bool = False
 
 
-def start_run(question: str, options: Options) -> int:
+def start_run(question: str, options: Options, *, page: int | None) -> int:
     """Run a question; the exit code. Raises InputError for options that cannot be meant."""
     if not options.model:
         raise InputError("--model: name the model to ask, as the server knows it")
     folder = options.run or Path("runs") / time.strftime("swarm-%Y%m%d-%H%M%S")
     if RunFolder(folder).record.exists():
         raise InputError(f"{folder}: holds a run already; take it up with `k25 swarm resume {folder}`")
-    return _run(folder, question, _settings(options), _setup(options), plain=options.plain)
+    return _run(folder, question, _settings(options), _setup(options), page, plain=options.plain)
 
 
-def resume_run(folder: Path, *, plain: bool) -> int:
+def resume_run(folder: Path, *, page: int | None, plain: bool) -> int:
     """Take up the run of a folder with what its record says; the exit code."""
     with RunFolder(folder).reader() as reader:
         started = RunState.read(reader).started
     if started is None or "url" not in started.setup:
         raise InputError(f"{folder}: the record does not say with which model and tools; it was begun from a program")
-    return _run(folder, started.question, SwarmSettings.from_json(started.settings), started.setup, plain=plain)
+    return _run(folder, started.question, SwarmSettings.from_json(started.settings), started.setup, page, plain=plain)
 
 
-def _run(folder: Path, question: str, settings: SwarmSettings, setup: dict[str, Any], *, plain: bool) -> int:
+def _run(
+    folder: Path, question: str, settings: SwarmSettings, setup: dict[str, Any], page: int | None, *, plain: bool
+) -> int:
     if settings.approve and not sys.stdin.isatty():
         raise InputError("--approve: there is no terminal to ask at; leave it out or run in a terminal")
     display = display_for(RunFolder(folder), settings, plain=plain)
-    result = asyncio.run(_run_swarm(folder, question, settings, setup, display))
+    result = asyncio.run(_run_swarm(folder, question, settings, setup, page, display))
     return _report(folder, result)
 
 
 async def _run_swarm(
-    folder: Path, question: str, settings: SwarmSettings, setup: dict[str, Any], display: Display
+    folder: Path,
+    question: str,
+    settings: SwarmSettings,
+    setup: dict[str, Any],
+    page: int | None,
+    display: Display,
 ) -> SwarmResult:
     limits: dict[str, AdaptiveLimit] = {}
     async with (
         _client(setup["url"], setup["model"], setup, limits) as client,
         _client(setup["sub_url"], setup["sub_model"], setup, limits) as sub_client,
         Toolbox(ToolboxConfig.from_json(setup["toolbox"]), folder) as toolbox,
+        page_beside(folder, page),
     ):
         swarm = Swarm(
             folder,
