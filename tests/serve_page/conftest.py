@@ -1,4 +1,7 @@
-"""One Chromium for all tests of the page; each test has a page and a server of its own."""
+"""One Chromium for each module of tests; each test has a page and a server of its own.
+
+Not one for the session: while Playwright is open, its event loop runs in this thread, and no other test can start one.
+"""
 
 import pytest
 
@@ -13,7 +16,7 @@ from k25.serve.page import page_routes
 BODY_LIMIT = 2_000_000
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser():
     if CHROMIUM is None:
         pytest.skip("no Chromium is installed")

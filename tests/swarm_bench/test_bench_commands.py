@@ -72,9 +72,12 @@ def test_the_served_world_says_its_address_and_ends_when_interrupted(world):
     code = "from k25.cli.swarm_bench import app; app()"
     command = [sys.executable, "-c", code, "serve", "--world", str(world.folder), "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
-        url = server.stdout.readline().strip()
-        assert re.fullmatch(r"http://127\.0\.0\.1:\d+", url)
-        with urllib.request.urlopen(f"{url}/health", timeout=30) as answer:
-            assert json.load(answer) == {"world": world.digest}
-        server.send_signal(signal.SIGINT)
-        assert server.wait(30) != 0
+        try:
+            url = server.stdout.readline().strip()
+            assert re.fullmatch(r"http://127\.0\.0\.1:\d+", url)
+            with urllib.request.urlopen(f"{url}/health", timeout=30) as answer:
+                assert json.load(answer) == {"world": world.digest}
+            server.send_signal(signal.SIGINT)
+            assert server.wait(30) != 0
+        finally:
+            server.kill()

@@ -102,6 +102,8 @@ def _requests(descriptor: int) -> Any:
 
 def main() -> None:
     """Run cells until the input ends."""
+    # A host that runs in the background is deaf to interrupts, and would pass that on.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     # Cells get other descriptors than the conversation with the host.
     requests, answers = os.dup(0), os.dup(1)
     reading, writing = os.pipe()
