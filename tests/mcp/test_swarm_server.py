@@ -227,3 +227,29 @@ def test_runs_of_before_are_listed_by_a_new_server(tmp_path):
     listed = texts(in_client(served(tmp_path, two_helpers), lambda client: client.call_tool("swarm_status", {})))
     assert "answered" in listed[0]
     assert time.strftime("swarm-%Y%m%d") in listed[0]
+
+
+def test_what_is_under_way_stops_in_order_with_the_server(tmp_path):
+    async def begin(client):
+        await client.call_tool("run_swarm", {"question": "Q", "background": True})
+        while "1 steps" not in texts(await client.call_tool("swarm_status", {}))[0]:
+            await asyncio.sleep(0.02)
+
+    in_client(served(tmp_path, resting), begin)
+    (name,) = [path.name for path in tmp_path.iterdir()]
+    listed = texts(in_client(served(tmp_path, resting), lambda client: client.call_tool("swarm_status", {})))
+    assert f"{name}: stopped; 1 steps" in listed[0]
+
+
+def test_a_call_that_the_client_gives_up_stops_its_run(tmp_path):
+    async def give_up(client):
+        with contextlib.suppress(Exception):
+            await client.call_tool("run_swarm", {"question": "Q"}, read_timeout_seconds=1.0)
+        for _ in range(200):
+            status = texts(await client.call_tool("swarm_status", {}))[0]
+            if "stopped" in status:
+                break
+            await asyncio.sleep(0.02)
+        return status
+
+    assert "stopped" in in_client(served(tmp_path, resting), give_up)

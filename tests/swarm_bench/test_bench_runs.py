@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -14,6 +15,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from rich.console import Console
 
 from k25.agent import RecordReader
 from k25.cli.swarm_bench import app
@@ -107,6 +109,27 @@ def test_the_reader_of_the_report_learns_what_single_and_swarm_took(results):
 def test_weather_is_survived_by_trying_again(world, tmp_path):
     settings = dataclasses.replace(SETTINGS, kinds=("deep",), weather=(0.0, 0.0, 0.2, 1))
     assert all(row.success for row in run(world, tmp_path / "out", settings).rows)
+
+
+def test_a_bench_that_runs_twice_at_once_is_refused(results, world):
+    with socket.create_server(("127.0.0.1", results.port)), pytest.raises(InputError, match="running twice"):
+        run(world, results.folder)
+
+
+@pytest.mark.slow
+def test_the_demonstration_ends_with_the_comparison_or_says_why_not(synthetic, tmp_path, monkeypatch, capsys):
+    stage = pytest.importorskip("k25.cli.demo.swarm")
+    console = Console(file=sys.stdout, width=200)
+    wheels = [package for package in synthetic.packages if package.name == "mendeleev"]
+    monkeypatch.setattr(stage, "build_world", lambda world, _: build_world(world, wheels, synthetic.folder))
+    stage.show(console, tmp_path)
+    shown = capsys.readouterr().out
+    assert "no model was asked" in shown
+    assert "times the critical steps" in shown
+    assert str(tmp_path / "swarm-bench" / "report.html") in shown
+    monkeypatch.setattr(stage, "build_world", lambda world, packages: build_world(world, packages, tmp_path))
+    stage.show(console, tmp_path / "elsewhere")
+    assert re.search("^Left out.*download mendeleev==", capsys.readouterr().out, re.MULTILINE)
 
 
 def test_other_settings_another_world_and_another_folder_are_refused(results, world, tmp_path):

@@ -6,6 +6,7 @@ others. What a run took is read from its record, so it does not matter in how ma
 
 import hashlib
 import re
+import socket
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -97,7 +98,7 @@ async def run_bench(
         maker.question(kind, settings.seed, index) for index in range(settings.questions) for kind in settings.kinds
     ]
     results = Results.open(out, settings, world.digest)
-    async with _site(world, Weather(*settings.weather), results.port) as (site, tools):
+    async with _site(world, Weather(*settings.weather), _free(results.port)) as (site, tools):
         results.port = urlsplit(site).port or 0
         results.save()
         for question in questions:
@@ -111,6 +112,18 @@ async def run_bench(
                 results.put(row)
                 on_row(row)
     return results
+
+
+def _free(port: int) -> int:
+    """The port, if it is 0 or can be listened on: agents were told addresses with it. Raises InputError."""
+    try:
+        socket.create_server(("127.0.0.1", port)).close()
+    except OSError:
+        raise InputError(
+            f"port {port}: the pages of this bench were served there, and now something else listens (the same bench, "
+            "running twice?); end it, or begin anew in another folder"
+        ) from None
+    return port
 
 
 async def _run(
