@@ -183,3 +183,15 @@ def test_a_checkpoint_taken_before_the_first_image_can_be_resumed(tmp_path):
 def test_contradictory_settings_are_refused(field):
     with pytest.raises(ValueError, match=next(iter(field))):
         OptimizerConfig(**field)
+
+
+def test_matrices_can_be_left_to_adamw_for_comparison():
+    model = small_model()
+    groups = parameter_groups(model, OptimizerConfig(matrices="adamw", weight_decay=0.1))
+    assert {group["algorithm"] for group in groups} == {"adamw"}
+    assert {group["role"]: group["weight_decay"] for group in groups} == {
+        "matrices": 0.1,
+        "fused": 0.1,
+        "tables": 0.1,
+        "vectors": 0.0,
+    }

@@ -15,8 +15,9 @@ class OptimizerConfig(BaseModel):
     """MuonClip's settings; the defaults are K2's (arXiv 2507.20534, section 2).
 
     Attributes:
-        muon_lr: peak learning rate of the matrices.
-        adamw_lr: peak learning rate of all other parameters; K2 has one rate for both.
+        matrices: the algorithm of the matrices; `adamw` (at `adamw_lr`) is there to compare with.
+        muon_lr: peak learning rate of Muon.
+        adamw_lr: peak learning rate of AdamW's parameters; K2 has one rate for both.
         weight_decay: decoupled; a step shrinks weights by learning rate times this.
         momentum: Muon's.
         adamw_betas: AdamW's decay rates of the first and second moment.
@@ -30,6 +31,7 @@ class OptimizerConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    matrices: Literal["muon", "adamw"] = "muon"
     muon_lr: _Positive = 2e-4
     adamw_lr: _Positive = 2e-4
     weight_decay: _NotNegative = 0.1

@@ -53,8 +53,8 @@ def _role(name: str, parameter: nn.Parameter) -> str:
 
 
 def _settings(role: str, config: OptimizerConfig) -> Mapping[str, Any]:
-    if role in ("matrices", "fused"):
+    if role in ("matrices", "fused") and config.matrices == "muon":
         parts = _FUSED_PARTS if role == "fused" else 1
         return {"algorithm": "muon", "lr": config.muon_lr, "weight_decay": config.weight_decay, "parts": parts}
-    decay = config.weight_decay if role == "tables" else 0.0
+    decay = 0.0 if role == "vectors" else config.weight_decay
     return {"algorithm": "adamw", "lr": config.adamw_lr, "weight_decay": decay}
