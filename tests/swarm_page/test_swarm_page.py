@@ -1,12 +1,14 @@
 """The page of a run as a user meets it, in headless Chromium; the agents' part is played by script."""
 
+import asyncio
 import subprocess
 import sys
+import urllib.request
 
 import pytest
 import swarm_page_world
 from playwright.sync_api import expect
-from swarm_page_world import CELSIUS, finished_run, largest_run
+from swarm_page_world import CELSIUS, complete, finished_run, gated_run, largest_run
 
 from k25.swarm import RunFolder, RunState
 
@@ -279,8 +281,11 @@ def test_a_run_that_was_killed_is_shown_as_interrupted(open_page, elsewhere):
     folder, _, process = elsewhere
     page = open_page(folder)
     expect(row(page, "Gold reader").locator(".count")).to_contain_text("fetch")
+    row(page, "Gold reader").click()
+    expect(page.locator("#conversation .card")).to_contain_text("under way")
     process.kill()
     expect(page.locator("#state")).to_have_text("interrupted")
+    expect(page.locator("#conversation .card")).to_contain_text("cut off")
     expect(counter(page, "agents live")).to_have_text("0 / 3")
 
 
@@ -298,6 +303,46 @@ def test_a_run_taken_up_again_leaves_out_the_time_between(open_page, elsewhere):
     with RunFolder(folder).reader() as reader:
         times = [entry.time for entry in reader.entries()]
     assert 0 < resumed < end < times[-1] - times[0]
+
+
+def test_a_cancelled_agent_ends_where_it_was_cancelled(open_page, tmp_path):
+    gate = tmp_path / "gate"
+
+    async def cancel_one():
+        swarm = gated_run(tmp_path / "run", gate)
+        going = asyncio.create_task(swarm.run("q"))
+        while len(swarm.running()) < 3:
+            await asyncio.sleep(0.01)
+        assert swarm.cancel(next(name for name in swarm.running() if name.startswith("gold")))
+        await asyncio.sleep(0.3)
+        gate.touch()
+        return await going
+
+    assert complete(cancel_one()).reason == "answered"
+    page = open_page(tmp_path / "run")
+    row(page, "Gold reader").click()
+    expect(page.locator("#conversation")).to_contain_text("The agent ended: cancelled")
+    ends = """async () => {
+        const { run, timeline } = await import("/page/app.js");
+        const agent = run.rows.find((each) => each.name === "Gold reader");
+        const { left, width } = timeline.rectangle(agent, agent.placed.at(-1));
+        const range = timeline.range();
+        return [(left + width) / timeline.width * (range.to - range.from), agent.ended, run.now()];
+    }"""
+    drawn, ended, now = page.evaluate(ends)
+    assert drawn == pytest.approx(ended, abs=0.02)
+    assert ended < now - 0.25
+
+
+def test_readers_that_leave_do_not_disturb_those_that_stay(open_page, elsewhere):
+    folder, gate, _ = elsewhere
+    page = open_page(folder)
+    expect(counter(page, "agents live")).to_have_text("3 / 3")
+    for _ in range(20):
+        urllib.request.urlopen(f"{page.url}updates", timeout=20).close()
+    gate.touch()
+    expect(page.locator("#state")).to_have_text("answered")
+    expect(counter(page, "tool calls")).to_have_text("6")
 
 
 # Size

@@ -113,12 +113,20 @@ def test_names_of_this_machine_are_answered(ask, host):
 
 
 def test_artifacts_are_attachments_of_no_type(ask, folder):
-    (artifact,) = RunFolder(folder).artifacts.list()
+    (artifact,) = [each for each in RunFolder(folder).artifacts.list() if each.name == "page.html"]
     answer, body = ask("/" + artifact.reference.replace("artifact:", "artifacts/"))
     assert body == HOSTILE.encode()
     assert answer.headers["content-type"] == "application/octet-stream"
     assert answer.headers["content-disposition"] == "attachment; filename*=UTF-8''page.html"
     assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+def test_names_of_artifacts_may_be_in_any_script(ask, folder):
+    stored = RunFolder(folder).artifacts.put("tábla 表 1.csv", b"1")
+    name = urllib.parse.quote(stored.name)
+    answer, body = ask(f"/artifacts/{stored.reference.split(':')[1].split('/')[0]}/{name}")
+    assert (answer.status, body) == (200, b"1")
+    assert answer.headers["content-disposition"] == f"attachment; filename*=UTF-8''{name}"
 
 
 @pytest.mark.parametrize(

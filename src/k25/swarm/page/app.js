@@ -3,7 +3,7 @@
 import { Conversation } from "./conversation.js";
 import { copyText } from "./dom.js";
 import { Counters, drawAgentHead, drawArtifacts, drawFaults, drawOverview, listenToTabs, showTab } from "./panels.js";
-import { Run } from "./run.js";
+import { isWorking, Run } from "./run.js";
 import { Timeline } from "./timeline.js";
 
 const byId = (id) => document.getElementById(id);
@@ -36,8 +36,10 @@ function openChild(callId) {
 }
 
 async function refresh() {
+  const opened = conversation;
   try {
-    await conversation.refresh();
+    await opened.refresh();
+    opened.settle(isWorking(run.agents.get(opened.agent)));
   } catch (error) {
     announce(`The conversation could not be read: ${error.message}`);
   }

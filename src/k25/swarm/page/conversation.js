@@ -41,6 +41,13 @@ export class Conversation {
     }
   }
 
+  // Nothing is under way in an agent that does not work.
+  settle(working) {
+    if (working) return;
+    for (const card of this.cards.values()) card.cutOff();
+    for (const waiting of this.container.querySelectorAll(".note.answering")) waiting.textContent = "the model call was cut off";
+  }
+
   // Brings a call into view.
   show(span) {
     const node = (span.kind === "model" ? this.turns.get(span.turn)?.root : this.cards.get(span.callId)?.root) ?? null;
@@ -79,7 +86,7 @@ export class Conversation {
     const { asked, body } = this.#turn(event.turn);
     asked.replaceChildren();
     this.#messages(event.messages, asked);
-    if (!body.childNodes.length) body.replaceChildren(element("p", { className: "note" }, "the model answers…"));
+    if (!body.querySelector(".who")) body.replaceChildren(element("p", { className: "note answering" }, "the model answers…"));
   }
 
   #messages(messages, container) {
@@ -161,7 +168,12 @@ class CallCard {
   }
 
   begun() {
+    this.underWay = true;
     this.state.textContent = "under way…";
+  }
+
+  cutOff() {
+    if (this.underWay) this.state.textContent = "cut off";
   }
 
   approval({ answered, refusal }) {
@@ -170,6 +182,7 @@ class CallCard {
   }
 
   finished(event) {
+    this.underWay = false;
     this.root.classList.toggle("wrong", event.is_error);
     const how = event.is_error ? `failed: ${event.failure ?? "reported"}, ` : "";
     this.state.textContent = `${how}${duration(event.seconds)}`;

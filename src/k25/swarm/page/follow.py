@@ -7,8 +7,9 @@ begins anew when it connects again.
 import asyncio
 import contextlib
 import json
+import sqlite3
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, Iterator
 
 from k25.agent import RecordReader
 from k25.agent.record_reader import Entry
@@ -38,16 +39,17 @@ class RunFollower:
         self._open: dict[str, set[int]] = {}  # places of calls that had not ended when they were last told
         self._told: dict[str, int] = {}  # calls told of each agent
         self._readers: set[asyncio.Queue[str | None]] = set()
-        self._lock = asyncio.Lock()
+        self._new_readers: set[asyncio.Queue[str | None]] = set()  # of the readers, those that know nothing yet
+        self._closing = False
+        self._wake = asyncio.Event()
         self._following: asyncio.Task[None] | None = None
 
-    async def updates(self) -> AsyncIterator[str]:
+    async def updates(self) -> AsyncGenerator[str]:
         """Updates as JSON, the whole state first; an empty text after some time without any. Ends with `close`."""
         queue: asyncio.Queue[str | None] = asyncio.Queue()
-        async with self._lock:
-            await self._look()
-            queue.put_nowait(await asyncio.to_thread(self._whole))
-            self._readers.add(queue)
+        self._readers.add(queue)
+        self._new_readers.add(queue)
+        self._wake.set()
         if self._following is None:
             self._following = asyncio.create_task(self._follow())
         try:
@@ -64,27 +66,34 @@ class RunFollower:
 
     async def close(self) -> None:
         """Let all readers go, and close the record."""
-        for queue in self._readers:
-            queue.put_nowait(None)
+        self._closing = True
+        self._wake.set()
         if self._following is not None:
-            self._following.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._following
+            await self._following
         if self._reader is not None:
             self._reader.close()
 
     async def _follow(self) -> None:
-        while self._readers:
-            await asyncio.sleep(_POLL)
-            async with self._lock:
-                await self._look()
-        self._following = None
+        """The one task that reads the record: a thread at a time, and never cancelled while one is at it."""
+        try:
+            while self._readers and not self._closing:
+                update = await asyncio.to_thread(self._read)
+                if update is not None:
+                    self._tell(update, self._readers - self._new_readers)
+                self._new_readers &= self._readers
+                if fresh := set(self._new_readers):
+                    self._tell(await asyncio.to_thread(self._whole), fresh & self._readers)
+                    self._new_readers -= fresh
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._wake.wait(), _POLL)
+                self._wake.clear()
+        finally:
+            for queue in self._readers:
+                queue.put_nowait(None)
+            self._following = None
 
-    async def _look(self) -> None:
-        update = await asyncio.to_thread(self._read)
-        if update is None:
-            return
-        for queue in list(self._readers):
+    def _tell(self, update: str, readers: set[asyncio.Queue[str | None]]) -> None:
+        for queue in readers:
             if queue.qsize() >= _MOST_WAITING:
                 self._readers.discard(queue)
                 queue.put_nowait(None)
@@ -94,29 +103,35 @@ class RunFollower:
     def _read(self) -> str | None:
         """Take in what the record has new, and say what that changes; None for nothing."""
         was_running, problem = self.running, self._problem
-        if time.monotonic() - self._looked >= _LOOK_FOR_WRITER:
+        looked = time.monotonic() - self._looked >= _LOOK_FOR_WRITER
+        if looked:
             self._looked = time.monotonic()
             self.running = self.folder.is_running()
         touched: dict[str, None] = {}
-        # What ended in between has left its last events by now: the writer was looked for before they are read.
-        for entry in self._new_entries():
-            touched |= dict.fromkeys(self._apply(entry))
+        try:
+            for entry in self._new_entries():
+                touched |= dict.fromkeys(self._apply(entry))
+        except sqlite3.Error as error:
+            self._problem = f"{self.folder.record}: the record cannot be read ({error})"
         if not self.running and self.state.finished is None:
-            touched |= dict.fromkeys(agent.id for agent in self.state.agents.values() if agent.status in WORKING)
-            self.state.interrupt()
+            if touched:
+                self._looked = 0.0  # whoever wrote this may have begun since: look again
+            elif looked:
+                touched = dict.fromkeys(agent.id for agent in self.state.agents.values() if agent.status in WORKING)
+                self.state.interrupt()
         if not touched and (was_running, problem) == (self.running, self._problem) and not self.running:
             return None
         return json.dumps(self._update(touched))
 
-    def _new_entries(self) -> list[Entry]:
+    def _new_entries(self) -> Iterator[Entry]:
         if self._reader is None:
             try:
                 self._reader = self.folder.reader()
             except InputError as error:
                 self._problem = str(error)
-                return []
+                return
+        yield from self._reader.entries(after=self.state.last_seq)
         self._problem = ""
-        return list(self._reader.entries(after=self.state.last_seq))
 
     def _apply(self, entry: Entry) -> list[str]:
         """The agents that the event touches."""

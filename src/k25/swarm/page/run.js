@@ -98,6 +98,11 @@ export function isWorking(agent) {
   return ["thinking", "using tools", "waiting"].includes(agent.status);
 }
 
+// When a call ended; those that an agent's end cut off ended with it.
+export function endOf(agent, span, now) {
+  return span.ended ?? agent.ended ?? now;
+}
+
 // Calls that overlap share the height of the row; waiting for sub-agents is one strip below them.
 function layOut(agent) {
   const calls = agent.spans.filter((span) => kindOf(span) !== "waiting").sort((a, b) => a.began - b.began);

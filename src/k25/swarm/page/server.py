@@ -8,7 +8,7 @@ download, or as an image that was looked at, never as a page.
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from importlib.resources import files
 from pathlib import Path
 from urllib.parse import quote
@@ -100,11 +100,11 @@ class _Views:
         """Server-sent events."""
         response = web.StreamResponse(headers={**_HEADERS, "content-type": "text/event-stream"})
         await response.prepare(request)
-        try:
-            async for update in self._follower.updates():
-                await response.write(f"data: {update}\n\n".encode() if update else b": still here\n\n")
-        except ConnectionResetError:
-            pass  # the reader has gone
+        # A reader that has gone is no error.
+        async with aclosing(self._follower.updates()) as updates:
+            with suppress(ConnectionResetError):
+                async for update in updates:
+                    await response.write(f"data: {update}\n\n".encode() if update else b": still here\n\n")
         return response
 
     async def conversation(self, request: web.Request) -> web.Response:

@@ -44,8 +44,9 @@ class Clock:
 
     def skip(self, begin: float, end: float) -> None:
         """Nobody worked on the run from `begin` to `end`."""
-        self._after.append(end)
+        # In this order, since conversations are read in other threads: each time finds what was left out before it.
         self._left_out.append(self._left_out[-1] + end - begin)
+        self._after.append(end)
 
     def at(self, time: float) -> float:
         """The run's clock at a time in seconds since the epoch."""
@@ -80,21 +81,23 @@ def agent_json(agent: AgentState, clock: Clock) -> JsonObject:
 
 
 def span_json(span: Span, clock: Clock) -> JsonObject:
-    """A call. What is as usual is left out."""
-    shown: dict[str, Any] = {
-        "kind": span.kind,
-        "name": span.name,
-        "turn": span.turn,
-        "callId": span.call_id,
-        "began": clock.at(span.began),
-        "ended": None if span.ended is None else clock.at(span.ended),
+    """A call. Of what is rare, only what there is."""
+    rare: dict[str, Any] = {
         "arguments": span.arguments[:_LONGEST_ARGUMENTS],
         "failure": span.failure,
         "retries": span.retries,
         "approval": span.approval,
         "tokens": span.usage.completion_tokens,
     }
-    return {name: value for name, value in shown.items() if value not in (None, "", 0) or name == "turn"}
+    return {
+        "kind": span.kind,
+        "name": span.name,
+        "turn": span.turn,
+        "callId": span.call_id,
+        "began": clock.at(span.began),
+        "ended": None if span.ended is None else clock.at(span.ended),
+        **{name: value for name, value in rare.items() if value},
+    }
 
 
 def conversation_json(entries: Iterable[Entry], clock: Clock) -> Iterator[JsonObject]:

@@ -1,7 +1,7 @@
 // The timeline: one canvas for all calls, a list of agents beside it that keyboards and screen readers use.
 
 import { element } from "./dom.js";
-import { duration, isWorking, kindOf } from "./run.js";
+import { duration, endOf, isWorking, kindOf } from "./run.js";
 
 const ROW = 26;
 const PAD = 5;
@@ -79,7 +79,7 @@ export class Timeline {
     const lanes = Math.min(placed.group.lanes, 4);
     const height = (ROW - 2 * PAD) / lanes;
     const left = (placed.span.began - from) * scale;
-    const right = ((placed.span.ended ?? this.run.now()) - from) * scale;
+    const right = (endOf(agent, placed.span, this.run.now()) - from) * scale;
     const top = (agent.row + 1) * ROW - this.scroll.scrollTop + PAD + Math.min(placed.lane, lanes - 1) * height;
     return { left, top, width: Math.max(1, right - left), height: Math.max(2, height - (lanes > 1 ? 1 : 0)) };
   }
@@ -354,9 +354,9 @@ function axisLabel(time, step) {
 }
 
 function spanText(agent, span, now) {
-  const took = duration((span.ended ?? now) - span.began);
+  const took = duration(endOf(agent, span, now) - span.began);
   const parts = [`${agent.name}: ${span.kind === "model" ? `model call ${span.turn + 1}` : span.name}, ${took}`];
-  if (span.ended === undefined) parts.push("under way");
+  if (span.ended === null) parts.push(isWorking(agent) ? "under way" : "cut off");
   if (span.arguments) parts.push(span.arguments);
   if (span.tokens) parts.push(`${span.tokens.toLocaleString("en")} tokens`);
   if (span.retries) parts.push(`${span.retries} retried`);
