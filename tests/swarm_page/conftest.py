@@ -8,7 +8,7 @@ from browser import CHROMIUM, running_browser
 from swarm_page_world import running_page
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser():
     if CHROMIUM is None:
         pytest.skip("no Chromium is installed")
