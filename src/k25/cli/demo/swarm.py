@@ -34,4 +34,4 @@ def show(console: Console, out: Path) -> None:
     if swarm_bench_run.run(world, bench, options, console):
         raise RuntimeError("a run of the bench ended without its model")
     example = next((bench / "runs").glob("*/swarm"))
-    console.print(f"Every run can be looked at and replayed: k25 swarm show {example}", markup=False, soft_wrap=True)
+    console.print(f"The timeline of a run in the browser: k25 swarm page {example}", markup=False, soft_wrap=True)
