@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from k25.agent import AdaptiveLimit
-from k25.cli.swarm_run import Options, _client, _settings, _setup
+from k25.cli.swarm_run import Options, model_client, model_setup, swarm_settings
 from k25.errors import InputError
 from k25.swarm import Swarm
 from k25.swarm.toolbox import Toolbox, ToolboxConfig
@@ -56,7 +56,7 @@ def main(
 
 
 def _opener(options: Options) -> "SwarmOpener":
-    settings, setup = _settings(options), _setup(options)
+    settings, setup = swarm_settings(options), model_setup(options)
     config = ToolboxConfig.from_json(setup["toolbox"])
     # All runs ask the same servers, and share what may be asked of them at once.
     limits: dict[str, AdaptiveLimit] = {}
@@ -64,8 +64,8 @@ def _opener(options: Options) -> "SwarmOpener":
     @asynccontextmanager
     async def opened(folder: Path) -> AsyncIterator[Swarm]:
         async with (
-            _client(setup["url"], setup["model"], setup, limits) as client,
-            _client(setup["sub_url"], setup["sub_model"], setup, limits) as sub_client,
+            model_client(setup["url"], setup["model"], setup, limits) as client,
+            model_client(setup["sub_url"], setup["sub_model"], setup, limits) as sub_client,
             Toolbox(config, folder) as toolbox,
         ):
             yield Swarm(folder, client, toolbox.tools, settings=settings, sub_client=sub_client, setup=setup)

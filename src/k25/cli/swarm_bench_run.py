@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from k25.agent import AdaptiveLimit
-from k25.cli.swarm_run import Options, _client, _setup
+from k25.cli.swarm_run import Options, model_client, model_setup
 from k25.errors import InputError
 from k25.swarm.bench import World
 from k25.swarm.bench.report import SCRIPTED, comparison, findings, write_report
@@ -132,7 +132,7 @@ async def _run(world: World, out: Path, settings: BenchSettings, options: RunOpt
 
 
 async def _clients(options: RunOptions, stack: AsyncExitStack) -> Clients:
-    setup = _setup(
+    setup = model_setup(
         Options(
             model=options.model,
             base_url=options.base_url,
@@ -143,8 +143,8 @@ async def _clients(options: RunOptions, stack: AsyncExitStack) -> Clients:
         )
     )
     limits: dict[str, AdaptiveLimit] = {}
-    main = await stack.enter_async_context(_client(setup["url"], setup["model"], setup, limits))
-    sub = await stack.enter_async_context(_client(setup["sub_url"], setup["sub_model"], setup, limits))
+    main = await stack.enter_async_context(model_client(setup["url"], setup["model"], setup, limits))
+    sub = await stack.enter_async_context(model_client(setup["sub_url"], setup["sub_model"], setup, limits))
     return Clients(main, sub)
 
 

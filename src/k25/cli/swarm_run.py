@@ -108,7 +108,7 @@ def start_run(question: str, options: Options, *, page: int | None) -> int:
     folder = options.run or Path("runs") / time.strftime("swarm-%Y%m%d-%H%M%S")
     if RunFolder(folder).record.exists():
         raise InputError(f"{folder}: holds a run already; take it up with `k25 swarm resume {folder}`")
-    return _run(folder, question, _settings(options), _setup(options), page, plain=options.plain)
+    return _run(folder, question, swarm_settings(options), model_setup(options), page, plain=options.plain)
 
 
 def resume_run(folder: Path, *, page: int | None, plain: bool) -> int:
@@ -140,8 +140,8 @@ async def _run_swarm(
 ) -> SwarmResult:
     limits: dict[str, AdaptiveLimit] = {}
     async with (
-        _client(setup["url"], setup["model"], setup, limits) as client,
-        _client(setup["sub_url"], setup["sub_model"], setup, limits) as sub_client,
+        model_client(setup["url"], setup["model"], setup, limits) as client,
+        model_client(setup["sub_url"], setup["sub_model"], setup, limits) as sub_client,
         Toolbox(ToolboxConfig.from_json(setup["toolbox"]), folder) as toolbox,
         page_beside(folder, page),
     ):
@@ -233,7 +233,8 @@ def _report(folder: Path, result: SwarmResult) -> int:
     return 0 if result.text and result.reason in ("answered", "budget") else 1
 
 
-def _settings(options: Options) -> SwarmSettings:
+def swarm_settings(options: Options) -> SwarmSettings:
+    """Limits of the run, from the command line."""
     return SwarmSettings(
         max_agents=options.max_agents,
         max_live_agents=options.max_live_agents,
@@ -254,7 +255,7 @@ def _settings(options: Options) -> SwarmSettings:
     )
 
 
-def _setup(options: Options) -> dict[str, Any]:
+def model_setup(options: Options) -> dict[str, Any]:
     """What is recorded to take the run up again; no secrets."""
     searching = options.corpus or options.search_url or options.search_service in ("brave", "serper")
     usual: tuple[ToolName, ...] = ("search", "fetch", "files") if searching else ("fetch", "files")
@@ -285,7 +286,8 @@ def _setup(options: Options) -> dict[str, Any]:
     }
 
 
-def _client(url: str, model: str, setup: dict[str, Any], limits: dict[str, AdaptiveLimit]) -> HttpModelClient:
+def model_client(url: str, model: str, setup: dict[str, Any], limits: dict[str, AdaptiveLimit]) -> HttpModelClient:
+    """A client for one model; models of one provider share a limit."""
     price = Price(*setup["prices"]) if setup["prices"] else Price()
     endpoint = Endpoint(url, model, key_variable=_key_variable(url), options=setup["request"], price=price)
     limit = limits.setdefault(urlsplit(url).netloc, AdaptiveLimit(setup["max_model_calls"]))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from k25.cli.demo import checkpoint, learning, network, prompt, serving
+from k25.cli.demo import checkpoint, learning, network, prompt, serving, swarm
 
 Stage = Callable[[Console, Path], None]
 
@@ -22,6 +22,7 @@ _STAGES: dict[str, Stage] = {
     "The released model, counted without allocating it": checkpoint.inspect_release,
 }
 _LEARNING = "Nano learns: tokenizer, captions, text with pictures, long texts, text-only fine-tuning; then it answers"
+_SWARM = "A swarm beside a single agent, both scripted, in an offline world of real data"
 
 
 def main(*, out: Path = Path("runs/demo"), full: bool = False) -> None:
@@ -33,7 +34,7 @@ def main(*, out: Path = Path("runs/demo"), full: bool = False) -> None:
         out: Folder for the files that the demonstration makes.
         full: Train nano by its whole recipe instead of a shortened one.
     """
-    stages: dict[str, Stage] = {**_STAGES, _LEARNING: partial(learning.show, full=full)}
+    stages: dict[str, Stage] = {**_STAGES, _LEARNING: partial(learning.show, full=full), _SWARM: swarm.show}
     console = Console(highlight=False)
     out.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
@@ -42,4 +43,5 @@ def main(*, out: Path = Path("runs/demo"), full: bool = False) -> None:
         stage(console, out)
         console.print()
     console.print(f"Finished in {time.perf_counter() - start:.0f} s; files are in {out}/.")
-    console.print("Next: k25 inspect nano, k25 plan k2.5, k25 render --help")
+    home = out / ("nano" if full else "nano-short") / "sft"
+    console.print(f"Next: k25 chat {home / 'model'}, k25 eval {home}, k25 swarm --help", soft_wrap=True)
