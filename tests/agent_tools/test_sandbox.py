@@ -94,10 +94,11 @@ def test_the_network_is_there_when_it_is_allowed(tmp_path, sandbox):
 
 def test_a_fork_bomb_is_contained_and_cleared_away(sandbox, tmp_path):
     limits = replace(TIGHT, wall_seconds=3)
+    before = set(tree(os.getpid()))
     done = run(sandbox, tmp_path, "bash", "-c", ":(){ :|:& };:; sleep 60", limits=limits)
     assert done.stopped is not None
     assert b"Resource temporarily unavailable" in done.stderr
-    assert list(tree(os.getpid())) == [os.getpid()]
+    assert set(tree(os.getpid())) <= before
 
 
 @pytest.mark.parametrize(
@@ -186,15 +187,15 @@ def test_a_cancelled_run_leaves_no_process(sandbox, tmp_path):
     async def cancelled():
         running = asyncio.create_task(sandbox.run(["sleep", "1000"], tmp_path))
         await asyncio.sleep(0.3)
-        mine = list(tree(os.getpid()))
+        mine = set(tree(os.getpid()))
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
             await running
         return mine
 
-    mine = asyncio.run(cancelled())
-    assert len(mine) > 1
-    assert list(tree(os.getpid())) == [os.getpid()]
+    before = set(tree(os.getpid()))
+    assert asyncio.run(cancelled()) > before
+    assert set(tree(os.getpid())) <= before
 
 
 def test_a_sandbox_dies_with_the_program_that_started_it(sandbox, tmp_path):
