@@ -12,8 +12,10 @@ demo: $(READY)
 test: $(READY)
 	$(BIN)/pytest -m "not slow" -n 2
 
+# The pages of the docs run one after the other, as some serve on the same port.
 test-slow: $(READY)
-	$(BIN)/pytest -m slow -n 2 --dist loadgroup
+	$(BIN)/pytest -m slow -n 2 --ignore tests/test_docs.py
+	$(BIN)/pytest -m slow tests/test_docs.py
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

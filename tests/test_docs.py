@@ -24,8 +24,7 @@ BLOCK = re.compile(r"^```(sh|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # These two set up an environment and then run everything again: CI runs them itself.
 RUN_BY_CI = {"make demo", "make test"}
 
-# One worker runs all pages: some serve on the same port.
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("docs")]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +46,7 @@ def run(script, folder, interpreter=("bash", "-c"), status=0):
         input="Hi\n",
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=1800,
         check=False,
     )
     assert done.returncode == status, f"{script}\nexit status {done.returncode}\n{done.stdout}\n{done.stderr}"
