@@ -15,7 +15,7 @@ from k25.train.start import EXPORT
 from k25.train.tokenizer_recipe import load_tokenizer_recipe, train_from_recipe
 
 # Stages in order, and the share of each recipe's steps that the shortened demonstration runs.
-STAGES = {"vision": 0.8, "joint": 0.35, "long-context": 0.25, "sft": 0.4}
+STAGES = {"vision": 0.8, "joint": 0.25, "long-context": 0.25, "sft": 0.4}
 _TASKS = {"text": "modular-add", "picture": "count-shapes", "tool": "tool-calculator"}
 _QUESTIONS = 8
 
