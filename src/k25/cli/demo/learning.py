@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Console
 
 from k25.agent import Endpoint
+from k25.cli.chat_client import Endpoint as ModelList
 from k25.cli.chat_local import local_server
 from k25.cli.train_run import train
 from k25.evaluation import Attempt, ServerClients, attempt_all, exercises, named_tasks, transcript
@@ -16,7 +17,7 @@ from k25.train.tokenizer_recipe import load_tokenizer_recipe, train_from_recipe
 
 # Stages in order, and the share of each recipe's steps that the shortened demonstration runs.
 STAGES = {"vision": 0.8, "joint": 0.25, "long-context": 0.25, "sft": 0.4}
-_TASKS = {"text": "modular-add", "picture": "count-shapes", "tool": "tool-calculator"}
+_TASKS = {"text": "copy", "picture": "colour-cell", "tool": "tool-calculator"}
 _QUESTIONS = 8
 
 
@@ -54,17 +55,19 @@ def _ask(console: Console, checkpoint: Path) -> None:
     console.print(f"k25 serve {checkpoint}", style="dim")
     with local_server(str(checkpoint)) as url:
         for kind, task in _TASKS.items():
-            attempts = asyncio.run(_attempts(f"{url}/v1", checkpoint.name, task))
+            attempts = asyncio.run(_attempts(f"{url}/v1", task))
             right = [attempt for attempt in attempts if attempt.score == 1]
             console.print(f"[bold]{kind}[/]: {task}, {len(right)} of {len(attempts)} new questions answered correctly")
             console.print(transcript((right or attempts)[0]), style="dim", markup=False)
-            if not right:
-                raise RuntimeError(f"the trained network answered no {kind} question")
+            failed = next((attempt.error for attempt in attempts if attempt.error), None)
+            if failed:
+                raise RuntimeError(f"a {kind} question got no answer: {failed}")
 
 
-async def _attempts(url: str, model: str, task: str) -> list[Attempt]:
+async def _attempts(url: str, task: str) -> list[Attempt]:
     """Exercises that no training stream holds, through the agent loop that any user's agent would run."""
     samples = exercises(named_tasks([task]), samples=_QUESTIONS, difficulty=1)
+    (model,) = await ModelList(url).models()
     endpoint = Endpoint(url, model, options={"temperature": 0.0, "max_tokens": 256})
     async with ServerClients(endpoint, concurrency=_QUESTIONS) as clients:
         return await attempt_all(samples, clients, max_steps=4)
