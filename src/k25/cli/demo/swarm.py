@@ -23,7 +23,7 @@ def show(console: Console, out: Path) -> None:
     try:
         built = build_world(world, chosen(_PACKAGES))
     except InputError as error:
-        console.print(f"Left out, since the world's data cannot be had here: {error}", markup=False)
+        console.print(f"Left out, since the world's data cannot be had here: {error}", markup=False, soft_wrap=True)
         return
     console.print(f"{built.manifest['pages']} pages about chemical elements; the whole world has 27,062.")
     built.close()
