@@ -18,6 +18,7 @@ import pytest
 from rich.console import Console
 
 from k25.agent import RecordReader
+from k25.cli.demo import swarm as stage
 from k25.cli.swarm_bench import app
 from k25.errors import InputError
 from k25.swarm.bench import QuestionMaker, World, build_world
@@ -118,7 +119,6 @@ def test_a_bench_that_runs_twice_at_once_is_refused(results, world):
 
 @pytest.mark.slow
 def test_the_demonstration_ends_with_the_comparison_or_says_why_not(synthetic, tmp_path, monkeypatch, capsys):
-    stage = pytest.importorskip("k25.cli.demo.swarm")
     console = Console(file=sys.stdout, width=200)
     wheels = [package for package in synthetic.packages if package.name == "mendeleev"]
     monkeypatch.setattr(stage, "build_world", lambda world, _: build_world(world, wheels, synthetic.folder))

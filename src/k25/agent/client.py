@@ -142,7 +142,7 @@ class HttpModelClient:
         if status == 429 and not exhausted:
             self.limit.overloaded()
         again = (status in _RETRIED or status >= 500) and not exhausted
-        wait = _retry_after(answer.headers.get("Retry-After"))
+        wait = retry_after(answer.headers.get("Retry-After"))
         return _AttemptError(f"{status} {_said(text) or answer.reason}", status=status, again=again, wait=wait)
 
 
@@ -174,7 +174,7 @@ async def _events(answer: aiohttp.ClientResponse) -> AsyncIterator[list[bytes]]:
         yield [b"\n".join([*parts, pending.removeprefix(b"data:").strip()]).strip()]
 
 
-def _retry_after(header: str | None) -> float | None:
+def retry_after(header: str | None) -> float | None:
     """Seconds that the header asks for (RFC 9110, section 10.2.3: seconds or a date)."""
     if not header:
         return None

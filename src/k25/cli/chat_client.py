@@ -6,7 +6,6 @@ so that whatever came is still there when the stream breaks or the user stops it
 """
 
 import asyncio
-import email.utils
 import json
 import os
 import time
@@ -17,6 +16,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
+from k25.agent.client import retry_after
 from k25.errors import InputError
 
 Json = dict[str, Any]
@@ -264,7 +264,7 @@ async def _body(answer: aiohttp.ClientResponse) -> str:
     if answer.status == 429 and _quota_exceeded(text):
         raise ServerError(f"{message or _short(text)} (429)", answer.status, retry_after=float("inf"))
     said = message or _short(text) or answer.reason or "no reason given"
-    raise ServerError(f"{said} ({answer.status})", answer.status, _retry_after(answer.headers.get("Retry-After")))
+    raise ServerError(f"{said} ({answer.status})", answer.status, retry_after(answer.headers.get("Retry-After")))
 
 
 def _error_message(data: Json) -> str | None:
@@ -286,20 +286,6 @@ def _json_object(text: str) -> Json:
     if not isinstance(data, dict):
         raise ServerError(f"the server answered with something that is no JSON object: {_short(text)}")
     return data
-
-
-def _retry_after(header: str | None) -> float | None:
-    """Seconds that a Retry-After header asks for (RFC 9110: seconds or a date)."""
-    if not header:
-        return None
-    try:
-        return max(0.0, float(header))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, email.utils.parsedate_to_datetime(header).timestamp() - time.time())
-    except ValueError:
-        return None
 
 
 def _time_to_wait(error: ServerError, attempt: int) -> float | None:

@@ -17,7 +17,6 @@ from urllib.parse import urlsplit
 # Waiting threads must sleep, not spin: on a busy machine spinning costs most of the speed. Read when torch is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-import torch
 from cyclopts import Parameter
 from rich.console import Console
 from rich.markup import escape
@@ -27,6 +26,7 @@ from k25.agent import Endpoint, Patience
 from k25.agent.tool import JsonObject
 from k25.cli.chat_client import MOONSHOT_HOSTS, ServerError, endpoint_base
 from k25.cli.chat_client import Endpoint as ModelList
+from k25.cli.device import chosen_device
 from k25.cli.eval_tables import comparison_table, result_table
 from k25.engine import Engine, EngineConfig, SamplingParameters
 from k25.errors import InputError
@@ -181,7 +181,7 @@ async def _attempts(source: str, samples: list[Sample], asked: ExerciseOptions, 
 
 
 async def _checkpoint(source: str, asked: ExerciseOptions, how: ModelOptions, stack: AsyncExitStack) -> ClientFactory:
-    loaded = load_checkpoint(source, device=_device(how.device))
+    loaded = load_checkpoint(source, device=chosen_device(how.device))
     engine = await stack.enter_async_context(Engine(loaded.model, EngineConfig(max_running=how.concurrency)))
     sampling = SamplingParameters(temperature=how.temperature, top_p=_TOP_P, max_tokens=how.max_tokens, seed=asked.seed)
     return PolicyClients(Policy(engine, loaded.tokenizer, loaded.processor, source), how.form, sampling)
@@ -217,18 +217,6 @@ async def _only_model(server: ModelList) -> str:
         listed = ", ".join(names[:10]) or "none"
         raise InputError(f"{server.base}: choose a model with --model; the server offers: {listed}")
     return names[0]
-
-
-def _device(name: str | None) -> torch.device:
-    if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).partition("\n")[0]
-        raise InputError(f"--device {name}: cannot be used ({reason})") from None
-    return device
 
 
 @contextmanager

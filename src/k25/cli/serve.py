@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from k25.cli import plan
+from k25.cli.device import chosen_device
 from k25.engine import Engine, EngineConfig
 from k25.errors import InputError
 from k25.model import PRESETS
@@ -168,7 +169,7 @@ def _serve(
             prefill_chunk_tokens=running.prefill_chunk,
         )
         served = load_source(
-            source, dtype=_DTYPES.get(running.dtype or ""), device=_device(running.device), seed=running.seed
+            source, dtype=_DTYPES.get(running.dtype or ""), device=chosen_device(running.device), seed=running.seed
         )
         app = create_app(Engine(served.model, config), served.tokenizer, served.media, settings)
         address = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
@@ -252,18 +253,6 @@ def _keys(access: AccessOptions) -> tuple[str, ...]:
     if not found:
         raise InputError(f"--api-key-file {access.api_key_file}: holds no key; write one per line")
     return (*access.api_key, *found)
-
-
-def _device(name: str | None) -> torch.device:
-    if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).partition("\n")[0]
-        raise InputError(f"--device {name}: cannot be used ({reason})") from None
-    return device
 
 
 def _serve_externally(
