@@ -330,6 +330,23 @@ def test_a_last_answer_that_was_recorded_is_kept_on_resume(tmp_path):
     assert (again.text, again.reason, again.messages) == (first.text, "budget", first.messages)
 
 
+def test_a_last_answer_after_a_call_that_the_clock_ended_is_kept_on_resume(tmp_path):
+    class Slow(ScriptedModel):
+        async def complete(self, request):
+            if len(request.messages) == 4:
+                await asyncio.sleep(60)
+            return await super().complete(request)
+
+    model = Slow(calls(("add", '{"a": 1, "b": 1}')), says("about 2"))
+    first = run_agent(model, tmp_path, record=True, budget=Budget(Allowance(seconds=0.3)))
+    with sqlite3.connect(tmp_path / "r") as database:
+        database.execute("DELETE FROM events WHERE kind = ?", (AgentFinished.kind,))
+    database.close()
+    again = run_agent(ScriptedModel(AssertionError("asked again")), tmp_path, record=True)
+    assert (first.text, first.reason) == ("about 2", "budget")
+    assert (again.text, again.reason, again.messages) == (first.text, "budget", first.messages)
+
+
 LONG = calls(("add", '{"a": 1, "b": 1}'), usage=Usage(1000, 10))
 
 

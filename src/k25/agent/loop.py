@@ -234,7 +234,12 @@ class _Agent:
         reader = self.record.reader
         found = reader.finished_model_call(self.id, number)
         if found is None:
-            return None
+            # A call that the clock cut off has no answer; if the agent's last answer came after it, that one counts.
+            number += 1
+            found = reader.finished_model_call(self.id, number)
+            if found is None:
+                return None
+            self._turn = number + 1
         added = reader.new_messages(self.id, number)
         if found.request != request and found.request == self._hash_of([*messages, *added]):
             # Before the interruption a budget ended here, by the clock or by what other agents had used.
