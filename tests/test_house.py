@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "serve": {"engine", "checkpoint", "plan", "model", "chat", "media"},
     "swarm": {"agent"},
     "evaluation": {"tasks", "agent", "chat", "media", "engine", "checkpoint", "model", "kernels"},
-    "rl": {"agent", "swarm", "engine", "train", "tasks", "evaluation"},
+    "rl": {"agent", "swarm", "engine", "train", "tasks", "evaluation", "chat", "media", "model", "checkpoint"},
     "reproduce": None,
     "cli": None,
     "__main__": None,
