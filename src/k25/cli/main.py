@@ -20,6 +20,7 @@ GROUPS = {"data", "swarm", "tokenizer"}
 
 for name, summary in {
     "demo": "Run the demonstration of everything that is built so far.",
+    "doctor": "Say what this machine can do, and how to get the rest.",
     "inspect": "Show what a checkpoint or a preset consists of: parts, shapes, parameters, bytes.",
     "convert": "Convert a checkpoint: bf16 to INT4 and back, transformers-native to released layout.",
     "plan": "Say whether a model fits on given devices, for serving and for training.",
@@ -37,6 +38,8 @@ for name, summary in {
 }.items():
     target = "app" if name in GROUPS else "main"
     app.command(f"k25.cli.{name}:{target}", name=name, help=summary)
+
+app.register_install_completion_command()
 
 # Libraries that come with an extra of the distribution.
 EXTRA_OF = {
