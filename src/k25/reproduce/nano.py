@@ -1,0 +1,93 @@
+"""The nano recipes from tokenizer to fine-tuning, and what the result answers.
+
+The report has no such figure; what it says is that one network comes out of these stages which reasons, calls tools
+and sees although fine-tuning was text alone (Kimi K2.5 report, arXiv 2602.02276, sections 2.2 and 4.3). `THRESHOLDS` is
+what the recipe promises of it.
+"""
+
+from pathlib import Path
+
+from k25.reproduce.answers import accuracies, ask_checkpoint, valid_share
+from k25.reproduce.claim import Check, Claim, Measurement, Reading, Trial
+from k25.reproduce.findings import Findings
+from k25.reproduce.stages import Say, nano_tokenizer, recipe_of, shortened, train_stage
+
+# Stages in order, and the share of each that a quick trial runs.
+STAGES = {"vision": 0.05, "joint": 0.01, "long-context": 0.05, "sft": 0.02}
+
+# Task (at difficulty 1) to the least share of right answers after the last stage, over every seed.
+THRESHOLDS = {
+    "add": 0.5,
+    "modular-add": 0.8,
+    "compare": 0.9,
+    "copy": 0.9,
+    "reverse": 0.9,
+    "sort": 0.9,
+    "tool-calculator": 0.9,
+    "tool-lookup": 0.9,
+    "image-tool-cell": 0.9,
+    "colour-cell": 0.35,
+}
+VALID_CALLS = 0.95
+
+_SAMPLES = {True: 4, False: 128}
+
+
+def pretrained(shared: Path, seed: int, say: Say, *, quick: bool) -> Path:
+    """The run of the long-context stage, with all before it; stages that are finished in `shared` are kept."""
+    home = nano_home(shared, seed, quick=quick)
+    tokenizer = nano_tokenizer(shared / "tokenizer")
+    before: Path | None = None
+    for stage in ("vision", "joint", "long-context"):
+        recipe = recipe_of(f"nano/{stage}", seed=seed, tokenizer=tokenizer, start_from=before)
+        before = train_stage(shortened(recipe, STAGES[stage] if quick else 1), home / stage, say)
+    assert before is not None
+    return before
+
+
+def fine_tuned(shared: Path, seed: int, say: Say, *, quick: bool) -> Path:
+    """The run of the fine-tuning stage, with all before it."""
+    base = pretrained(shared, seed, say, quick=quick)
+    recipe = recipe_of("nano/sft", seed=seed, tokenizer=shared / "tokenizer", start_from=base)
+    return train_stage(
+        shortened(recipe, STAGES["sft"] if quick else 1), nano_home(shared, seed, quick=quick) / "sft", say
+    )
+
+
+def nano_home(shared: Path, seed: int, *, quick: bool) -> Path:
+    """Where the stages of a seed lie, one folder each."""
+    return shared / ("nano-stages-quick" if quick else "nano-stages") / f"seed-{seed}"
+
+
+def run(trial: Trial) -> dict[str, Measurement]:
+    """All stages, then the thresholds' tasks."""
+
+    def measure() -> Measurement:
+        run = fine_tuned(trial.shared, trial.seed, trial.say, quick=trial.quick)
+        results = ask_checkpoint(run, list(THRESHOLDS), samples=_SAMPLES[trial.quick])
+        return Measurement(accuracies(results) | {"valid calls": valid_share(results)})
+
+    return {"nano": trial.once("nano", measure)}
+
+
+def judge(findings: Findings) -> Reading:
+    """Every threshold, for the worst seed."""
+    wanted = THRESHOLDS | {"valid calls": VALID_CALLS}
+    worst = {name: min(findings.every("nano", name)) for name in wanted}
+    checks = tuple(
+        Check(f"{name} at least {least:.0%} with every seed (least: {worst[name]:.0%})", worst[name] >= least)
+        for name, least in wanted.items()
+    )
+    met = sum(check.holds for check in checks)
+    return Reading(f"{met} of {len(checks)} thresholds met", checks)
+
+
+CLAIM = Claim(
+    name="nano",
+    says="One recipe ends in a network that reasons, calls tools and sees, although it is fine-tuned on text alone.",
+    source="Kimi K2.5 report, arXiv 2602.02276, sections 2.2 and 4.3",
+    figure="none at this size; the thresholds are the recipe's own",
+    run=run,
+    judge=judge,
+    minutes=18,
+)

@@ -1,0 +1,72 @@
+"""Runs what is missing of a claim and keeps it: an interrupted run goes on, finished seeds are never run again.
+
+    OUT/CLAIM/seed-N/       what the trial keeps: one JSON file per arm, and its runs
+    OUT/CLAIM/seed-N.json   the finished trial
+    OUT/CLAIM/findings.json, CLAIM.png, report.html
+
+Quick trials have a folder of their own, OUT/CLAIM-quick.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from k25.errors import InputError
+from k25.reproduce.claim import Claim, Measurement, Trial, write_json
+from k25.reproduce.findings import Findings
+from k25.reproduce.page import draw, write_page
+
+
+@dataclass(frozen=True)
+class Reproduced:
+    """A claim's findings and the files that show them."""
+
+    findings: Findings
+    plot: Path
+    page: Path
+    json_file: Path
+
+
+def run_claim(
+    claim: Claim, out: Path, *, seeds: int, quick: bool = False, say: Callable[[str], None] = lambda _: None
+) -> Reproduced:
+    """Run the seeds 0 to `seeds` - 1 that are not finished, then draw all of them.
+
+    Raises InputError for less than one seed, and where files of earlier starts are damaged.
+    """
+    if seeds < 1:
+        raise InputError(f"--seeds {seeds}: give at least 1")
+    name = f"{claim.name}-quick" if quick else claim.name
+    folder = out / name
+    trials = {seed: _trial(claim, seed, folder, out, quick, say) for seed in range(seeds)}
+    findings = Findings(trials)
+    json_file = folder / "findings.json"
+    write_json(json_file, findings.to_json(claim) | {"quick": quick})
+    plot = draw(claim, findings, folder / f"{name}.png")
+    return Reproduced(findings, plot, write_page(claim, findings, plot, folder / "report.html", quick=quick), json_file)
+
+
+def _trial(
+    claim: Claim, seed: int, folder: Path, out: Path, quick: bool, say: Callable[[str], None]
+) -> dict[str, Measurement]:
+    path = folder / f"seed-{seed}.json"
+    if path.is_file():
+        return _read(path)
+
+    def say_of_seed(line: str) -> None:
+        say(f"seed {seed}: {line}")
+
+    own = folder / f"seed-{seed}"
+    own.mkdir(parents=True, exist_ok=True)
+    arms = claim.run(Trial(seed, quick, own, out, say_of_seed))
+    write_json(path, {arm: measured.to_json() for arm, measured in arms.items()})
+    return arms
+
+
+def _read(path: Path) -> dict[str, Measurement]:
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        return {arm: Measurement.from_json(measured) for arm, measured in kept.items()}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise InputError(f"{path}: is not a trial of ours; remove it, and the seed is run again") from None
