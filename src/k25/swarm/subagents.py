@@ -7,8 +7,9 @@ prompt)` runs one on a task and gives back its one final message. Calls of one t
 import asyncio
 import difflib
 from collections.abc import Awaitable, Callable, Mapping
+from typing import Protocol
 
-from k25.agent import ArgumentError, Record, Tool, ToolContext, ToolOutput
+from k25.agent import ArgumentError, Tool, ToolContext, ToolOutput
 from k25.agent.tool import JsonObject
 from k25.swarm.events import SubagentCreated
 
@@ -20,10 +21,17 @@ _LONGEST_NAME = 100
 Assign = Callable[[str, str, str, ToolContext], Awaitable[ToolOutput]]
 
 
+class CreationLog(Protocol):
+    """Where definitions are noted: a run's record, or whatever a rollout keeps."""
+
+    def append(self, event: SubagentCreated) -> object:
+        """Note one."""
+
+
 class Subagents:
     """The sub-agents that one agent has defined; those from before an interruption are `earlier`."""
 
-    def __init__(self, record: Record, earlier: Mapping[str, SubagentCreated]) -> None:
+    def __init__(self, record: CreationLog, earlier: Mapping[str, SubagentCreated]) -> None:
         self._record = record
         self._known = dict(earlier)
 

@@ -1,0 +1,140 @@
+"""The swarm as an environment: `swarm:wide-search` and its kin, with the auxiliary rewards of PARL and their schedule.
+
+Kimi K2.5 report, arXiv 2602.02276, section 3. Whoever trains calls `begin_run` once, `begin_update` before and
+`end_update` after the rollouts of every update; without these calls the schedule stands at its end: no auxiliary
+reward, the tightest budget, as in an evaluation.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from k25.errors import InputError
+from k25.rl.environment import Change, Environment, Example, Outcome
+from k25.rl.parl.episode import Episode, Limits
+from k25.rl.parl.rewards import Conduct, RewardForms
+from k25.rl.parl.schedules import Course, ParlSchedule
+from k25.rl.parl.tasks import Workload, kind, workload
+from k25.rl.scope import Scope
+from k25.tasks.sample import Domain, generator
+
+_Settings = TypeVar("_Settings")
+
+
+class SwarmEnvironment(Environment):
+    """Tasks of one kind for an orchestrator with sub-agents.
+
+    task: the kind, see `k25.rl.parl.tasks`.
+    sizes: how many items an exercise may have; each size is equally likely.
+    delegation: offer create_subagent and assign_task; without them this is the single agent to compare with.
+    agents: jobs in one episode. sub_steps: of each job.
+    rewards: forms of the parts. schedule: of their weights and of the budget.
+
+    Raises InputError for what is unknown or contradictory.
+    """
+
+    domain: Domain = "agentic"
+
+    def __init__(
+        self,
+        task: str,
+        *,
+        sizes: Sequence[int] = (2, 4, 8, 16),
+        delegation: bool = True,
+        agents: int = 8,
+        sub_steps: int = 24,
+        rewards: RewardForms | Mapping[str, Any] | None = None,
+        schedule: ParlSchedule | Mapping[str, Any] | None = None,
+        changes: Sequence[Change] = (),
+    ) -> None:
+        self._kind = kind(task)
+        self.name, self.changes = f"swarm:{task}", changes
+        self.forms = _settings(RewardForms, rewards, f"{self.name}: rewards")
+        self.schedule = _settings(ParlSchedule, schedule, f"{self.name}: schedule")
+        if not sizes or agents < 1 or sub_steps < 1:
+            raise InputError(f"{self.name}: sizes must not be empty, agents and sub_steps must be at least 1")
+        for size in sizes:
+            workload(self._kind, size, 0, 0)
+        self._sizes, self._delegation, self._agents, self._sub_steps = tuple(sizes), delegation, agents, sub_steps
+        self._course: Course | None = None
+        self._update = 0
+
+    @property
+    def weights(self) -> Mapping[str, float]:  # type: ignore[override]
+        """1 for r_perf, lambda1 and lambda2 of the update."""
+        lambda1, lambda2 = self._course.weights(self._update) if self._course else (0.0, 0.0)
+        return {"perf": 1.0, "parallel": lambda1, "finish": lambda2}
+
+    @property
+    def critical_steps(self) -> int:
+        """The budget of the update's episodes."""
+        return self._course.budget(self._update) if self._course else self.schedule.last_budget
+
+    def begin_run(self, updates: int) -> None:
+        """Follow the schedule over so many updates. Raises InputError where its weights would not reach 0 in time."""
+        self._course = Course(self.schedule, updates)
+
+    def begin_update(self, update: int) -> None:
+        """Update number `update`, from 0, begins."""
+        self._update = update
+
+    def end_update(self, metrics: Mapping[str, float]) -> None:
+        """Its rollouts are done; `metrics` are their means."""
+        if self._course and "width" in metrics:
+            self._course.observe(self._update, metrics["width"])
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint must keep so that a resumed run follows the same course."""
+        return {"began": self._course.began if self._course else None}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on with what `state` gave."""
+        if self._course:
+            self._course.began = state["began"]
+
+    def example(self, seed: int, index: int) -> Example:
+        """Exercise number `index` of a stream; `gold` is its workload."""
+        size = generator(f"rl/{self.name}", seed, index, 0).choice(self._sizes)
+        drawn = workload(self._kind, size, seed, index)
+        return Example(f"{self._kind.name}/{seed}/{index}/{size}", ({"role": "user", "content": drawn.prompt},), drawn)
+
+    async def rollout(self, example: Example, scope: Scope) -> Outcome:
+        """One episode with its sub-agents."""
+        limits = Limits(self.critical_steps, self._agents, self._sub_steps, self._delegation)
+        episode = Episode(example.gold, scope, limits)
+        trajectory = await episode.run(example)
+        conduct = episode.conduct(trajectory)
+        return Outcome(self.forms.parts(conduct), trajectory, _metrics(episode, conduct, example.gold))
+
+
+def _metrics(episode: Episode, conduct: Conduct, drawn: Workload) -> dict[str, float]:
+    return {
+        "quality": conduct.quality[-1],
+        "width": conduct.width,
+        "delegated": float(conduct.assigned > 0),
+        "created": conduct.created,
+        "assigned": conduct.assigned,
+        "useful_jobs": conduct.useful,
+        "empty_jobs": conduct.empty,
+        "critical_steps": episode.critical_steps,
+        "sub_tokens": episode.sub_tokens,
+        "size": drawn.size,
+    }
+
+
+def _settings(section: type[_Settings], given: _Settings | Mapping[str, Any] | None, place: str) -> _Settings:
+    if isinstance(given, section):
+        return given
+    assert is_dataclass(section)
+    known = [field.name for field in fields(section)]
+    options = dict(given) if isinstance(given, Mapping) else {}
+    for key in options:
+        if key not in known:
+            raise InputError(f"{place}: unknown key {key!r}; known are {', '.join(known)}")
+    try:
+        return TypeAdapter(section).validate_python(options)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InputError(f"{place}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
