@@ -73,8 +73,8 @@ def _recipe(trial: Trial, arm: str, tokenizer: Path, start: Path) -> Recipe:
     }
     table["data"]["block_streams"] = 4  # weights change between blocks
     table["monitor"] = {"every": _MEASURED_EVERY[trial.quick]}
-    decay = steps // 8
-    schedule = {"warmup": 20, "stable": steps - 20 - decay, "decay": decay}
+    warmup, decay = min(20, steps // 4), steps // 8
+    schedule = {"warmup": warmup, "stable": steps - warmup - decay, "decay": decay}
     return changed(Recipe.model_validate(table), {"steps": steps, "schedule": schedule})
 
 

@@ -19,8 +19,8 @@ _NO_LIMIT = 1e30
 # The clip follows the step, so the next forward pass shows one step's growth on top of tau.
 GROWTH = 1.5
 
-_STEPS = {True: 40, False: 120}
-_RATE = 0.1
+_STEPS = {True: 60, False: 160}
+_RATE = 0.05
 
 
 def run(trial: Trial) -> dict[str, Measurement]:

@@ -1,12 +1,16 @@
 """Stages of training as claims run them: recipes that come with K25, with a seed, shortened where wanted, resumable."""
 
+import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import tomli_w
+
+from k25.errors import InputError
 from k25.train.metrics import Record
 from k25.train.parallel.ranks import ranks
-from k25.train.recipe import Recipe, load_recipe, parse_recipe
+from k25.train.recipe import Recipe, load_recipe, parse_recipe, read_toml
 from k25.train.start import EXPORT
 from k25.train.tokenizer_recipe import load_tokenizer_recipe, train_from_recipe
 from k25.train.trainer import Interrupted, Monitor, Trainer
@@ -49,9 +53,12 @@ def changed(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
 def train_stage(recipe: Recipe, folder: Path, say: Say, monitor: Monitor | None = None) -> Path:
     """Train to the end in `folder`, going on from what is there; returns the folder.
 
-    Raises KeyboardInterrupt after Ctrl-C, once the state is saved, and TrainingFailed.
+    Raises KeyboardInterrupt after Ctrl-C, once the state is saved, TrainingFailed, and InputError where the folder was
+    made with another recipe.
     """
     if (folder / EXPORT).is_dir():
+        if read_toml(folder / "config.toml") != tomllib.loads(tomli_w.dumps(recipe.table())):
+            raise InputError(f"{folder} was made with a different recipe; give another --out, or remove it")
         return folder
     with ranks(recipe.parallel) as here:
         watcher = _Progress(say, f"{folder.name}: {recipe.stage}", recipe.steps)
