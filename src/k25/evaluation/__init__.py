@@ -6,7 +6,7 @@ too. `exercises` and `named_tasks` say what is asked, `attempt_all` asks, `task_
 
 from k25.evaluation.attempts import Attempt, attempt_all, task_toolset
 from k25.evaluation.checkpoints import Checkpoint, load_checkpoint
-from k25.evaluation.engine_client import EngineClient, Form, Policy
+from k25.evaluation.engine_client import EngineClient, Form, Policy, TokenEngine, TokenEvents
 from k25.evaluation.exercises import EVALUATION_SEED, SUITES, exercises, named_tasks
 from k25.evaluation.policies import PolicyClients
 from k25.evaluation.results import Difference, TaskResult, differences, task_results
@@ -27,6 +27,8 @@ __all__ = [
     "PolicyClients",
     "ServerClients",
     "TaskResult",
+    "TokenEngine",
+    "TokenEvents",
     "attempt_all",
     "differences",
     "exercises",

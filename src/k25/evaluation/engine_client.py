@@ -10,8 +10,9 @@ import hashlib
 import secrets
 import time
 from collections.abc import Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, Protocol, Self
 
 from k25.agent import ModelError, ModelRequest, ModelTurn, ToolCall, Usage
 from k25.chat import (
@@ -30,7 +31,7 @@ from k25.chat import special_tokens as special
 from k25.chat.identifiers import count_tool_calls
 from k25.chat.messages import JsonObject
 from k25.chat.template import render_turn
-from k25.engine import Engine, GenerationRequest, MediaItem, QueueFull, SamplingParameters, TokenEvent, TokenStream
+from k25.engine import GenerationRequest, MediaItem, QueueFull, SamplingParameters, TokenEvent
 from k25.errors import InputError
 from k25.evaluation.prompts import Prompt, PromptWriter, plain_rendering, without_nulls
 from k25.media import MediaProcessor
@@ -40,11 +41,30 @@ from k25.tasks.sample import Media
 Form = Literal["thinking", "instant", "plain"]
 
 
+class TokenEvents(Protocol):
+    """The events of one request, in order; closing them early ends the request."""
+
+    def __aiter__(self) -> Self: ...
+
+    async def __anext__(self) -> TokenEvent: ...
+
+    async def aclose(self) -> None:
+        """End the request, if it has not ended."""
+
+
+class TokenEngine(Protocol):
+    """Whatever continues token ids: a running `Engine`, or something that stands for one or several."""
+
+    def generate(self, request: GenerationRequest, /) -> TokenEvents:
+        """Queue a request. Raises as `Engine.generate` does."""
+        ...
+
+
 @dataclass(frozen=True)
 class Policy:
     """A running engine with what belongs to its model; `processor` is None for a model without a vision tower."""
 
-    engine: Engine
+    engine: TokenEngine
     tokenizer: Tokenizer
     processor: MediaProcessor | None
     name: str = "model"
@@ -184,12 +204,12 @@ class EngineClient:
     async def _generate(self, prompt: Prompt, sampling: SamplingParameters) -> _Output:
         asked = GenerationRequest(secrets.token_hex(12), prompt.token_ids, prompt.media, sampling)
         output = _Output()
-        async with await self._queued(asked) as stream:
+        async with aclosing(await self._queued(asked)) as stream:
             async for event in stream:
                 output.add(event)
         return output
 
-    async def _queued(self, asked: GenerationRequest) -> TokenStream:
+    async def _queued(self, asked: GenerationRequest) -> TokenEvents:
         while True:
             try:
                 return self._policy.engine.generate(asked)

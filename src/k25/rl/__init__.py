@@ -6,6 +6,7 @@ finds environments.
 """
 
 from k25.rl.environment import Environment, Example, Outcome
+from k25.rl.pacing import PacedSteps, versions_behind
 from k25.rl.registry import environment
 from k25.rl.rollouts import Group, GroupRequest, Rollout, RolloutManager
 from k25.rl.samples import Sample, Span, samples_of
@@ -19,6 +20,7 @@ __all__ = [
     "Group",
     "GroupRequest",
     "Outcome",
+    "PacedSteps",
     "Role",
     "Rollout",
     "RolloutManager",
@@ -28,4 +30,5 @@ __all__ = [
     "TaskEnvironment",
     "environment",
     "samples_of",
+    "versions_behind",
 ]

@@ -3,6 +3,8 @@
 Every turn of the role `policy` is kept as it came from the engine; these turns become the rollout's samples.
 """
 
+import asyncio
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,6 +26,7 @@ from k25.engine import MediaItem, SamplingParameters
 from k25.errors import InputError
 from k25.evaluation import EngineClient, Form, Policy
 from k25.rl.environment import Environment, Example, Outcome
+from k25.rl.partial import CutEngine, TokenAllowance
 from k25.rl.pool import InstancePool
 from k25.rl.samples import Sample, samples_of
 from k25.tasks.sample import Media
@@ -46,7 +49,10 @@ class Role:
     def __call__(self, scope: "Scope", media: Sequence[Media]) -> ModelClient:
         """The client; every conversation's random numbers follow from the rollout's seed and its name."""
         sampling = replace(self.sampling, seed=scope.seed)
-        return EngineClient(self.policy, form=self.form, sampling=sampling, media=media)
+        policy = self.policy
+        if scope.allowance is not None:
+            policy = replace(policy, engine=CutEngine(policy.engine, scope.allowance))
+        return EngineClient(policy, form=self.form, sampling=sampling, media=media)
 
 
 @dataclass
@@ -89,6 +95,7 @@ class Scope:
         name: of the rollout; begins the names of its agents and conversations.
         seed: of its random numbers.
         turns: the policy's turns so far.
+        allowance: tokens that it may have in this iteration, where these are limited.
     """
 
     def __init__(
@@ -100,8 +107,9 @@ class Scope:
         folder: Path,
         pools: Callable[[Environment], InstancePool],
         environment: Environment,
+        allowance: TokenAllowance | None = None,
     ) -> None:
-        self.name, self.seed, self.turns = name, seed, Turns()
+        self.name, self.seed, self.turns, self.allowance = name, seed, Turns(), allowance
         self._clients, self._folder, self._pools, self._environment = clients, folder, pools, environment
         self._names: dict[str, int] = {}
 
@@ -110,6 +118,11 @@ class Scope:
         """A folder of its own, which goes with the rollout."""
         self._folder.mkdir(parents=True, exist_ok=True)
         return self._folder
+
+    async def close(self) -> None:
+        """Remove the folder, if there is one."""
+        if self._folder.exists():
+            await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
 
     @property
     def instances(self) -> InstancePool:
@@ -161,6 +174,7 @@ class Scope:
             folder=self._folder / f"{environment.name}-{count}".replace("/", "_"),
             pools=self._pools,
             environment=environment,
+            allowance=self.allowance,
         )
         inner.turns = self.turns
         return await environment.rollout(example, inner)
