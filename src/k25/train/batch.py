@@ -5,7 +5,7 @@ Shape suffixes: T tokens of a stream, P patches, S segments.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -67,10 +67,10 @@ class PackedBatch:
         """Sum of the loss weights: what a summed loss is divided by."""
         return float(self.loss_weights_T.sum())
 
-    def to(self, device: torch.device) -> "PackedBatch":
+    def to(self, device: torch.device) -> Self:
         """The same batch on another device."""
         moved = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
-        return PackedBatch(**(vars(self) | moved))
+        return type(self)(**(vars(self) | moved))
 
 
 def pack_documents(

@@ -46,15 +46,21 @@ class Checkpoints:
         """The newest complete checkpoint."""
         return newest_checkpoint(self._folder)
 
-    def save(self, model: nn.Module, optimizer: torch.optim.Optimizer, progress: dict[str, Any]) -> str | None:
-        """Copy the state aside and begin to write it.
+    def save(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        progress: dict[str, Any],
+        beside: Callable[[Path], None] = lambda _: None,
+    ) -> str | None:
+        """Copy the state aside and begin to write it; `beside` may put more files into the folder.
 
         Returns what went wrong, if anything: with the save before, or with the beginning of this one, which is then
         given up.
         """
         problem = self.finish()
         partial = self._folder / f"step-{progress['step']}{_PARTIAL}"
-        obstacle = _begin(partial, progress) if dist.get_rank() == 0 else None
+        obstacle = _begin(partial, progress, beside) if dist.get_rank() == 0 else None
         if self._any(obstacle is not None):
             return problem or obstacle
         response = dcp.async_save(_tensors(model, optimizer), checkpoint_id=partial, process_group=self._group)
@@ -90,13 +96,14 @@ class Checkpoints:
         return bool(flag)
 
 
-def _begin(partial: Path, progress: dict[str, Any]) -> str | None:
+def _begin(partial: Path, progress: dict[str, Any], beside: Callable[[Path], None]) -> str | None:
     try:
         partial.mkdir(parents=True, exist_ok=True)
         with (partial / PROGRESS).open("w", encoding="utf-8") as file:
             json.dump(progress, file)
             file.flush()
             os.fsync(file.fileno())
+        beside(partial)
     except OSError as error:
         return _given_up(partial, error)
     return None

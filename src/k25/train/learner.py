@@ -6,7 +6,8 @@ together, so that every target token counts alike wherever it was computed.
 Shape suffixes: T tokens, N target tokens, D hidden, L layers, H heads, M mixture layers, E experts, R sources.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -31,6 +32,8 @@ class Measured:
         weight_R: sum of the loss weights by source, float32.
         tokens_per_expert_ME: tokens that every expert received.
         max_logits_LH: largest attention logit per head, where measured.
+        sums: what the objective measured, summed over the target tokens.
+        maxima: what the objective measured, its largest value over the target tokens.
     """
 
     loss: Tensor
@@ -38,6 +41,17 @@ class Measured:
     weight_R: Tensor
     tokens_per_expert_ME: Tensor
     max_logits_LH: Tensor | None
+    sums: Mapping[str, Tensor] = field(default_factory=dict)
+    maxima: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Losses of target tokens (N,) with gradient, not yet weighted; and what was measured, as in `Measured`."""
+
+    losses_N: Tensor
+    sums: Mapping[str, Tensor] = field(default_factory=dict)
+    maxima: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 class VisionEncoder(Protocol):
@@ -73,7 +87,8 @@ class Learner(nn.Module):
             self.encode(self.model, batch),
         )
         learnt = batch.loss_weights_T.nonzero()[:, 0]
-        losses_N = self._losses(output.hidden_TD[learnt], batch.targets_T[learnt]) * batch.loss_weights_T[learnt]
+        found = self._objective(output.hidden_TD[learnt], batch, learnt)
+        losses_N = found.losses_N * batch.loss_weights_T[learnt]
         sources = batch.sources_T[learnt]
         sums_R = torch.zeros(len(batch.source_names), device=losses_N.device)
         return Measured(
@@ -82,9 +97,15 @@ class Learner(nn.Module):
             weight_R=sums_R.index_add(0, sources, batch.loss_weights_T[learnt]),
             tokens_per_expert_ME=output.tokens_per_expert_ME,
             max_logits_LH=output.max_logits_LH,
+            sums=found.sums,
+            maxima=found.maxima,
         )
 
-    def _losses(self, hidden_ND: Tensor, targets_N: Tensor) -> Tensor:
+    def _objective(self, hidden_ND: Tensor, batch: PackedBatch, learnt_N: Tensor) -> Losses:
+        """Losses of the tokens that `learnt` (N,) points at, from their hidden states (N, D)."""
+        return Losses(self._cross_entropy(hidden_ND, batch.targets_T[learnt_N]))
+
+    def _cross_entropy(self, hidden_ND: Tensor, targets_N: Tensor) -> Tensor:
         """Cross-entropy of every row (N,) float32; scores of many rows are computed a piece at a time, and twice."""
         if len(hidden_ND) <= SCORE_ROWS:
             return self._piece(hidden_ND, targets_N)

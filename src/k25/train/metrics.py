@@ -25,11 +25,11 @@ class Sink(Protocol):
 
 
 class JsonLines:
-    """One JSON object per line, on disk after every line."""
+    """One JSON object per line in the file `name`, on disk after every line."""
 
-    def __init__(self, folder: Path, from_step: int) -> None:
-        path, aside = folder / FILE_NAME, folder / f"{FILE_NAME}.partial"
-        kept = [record for record in read_metrics(folder) if record["step"] <= from_step]
+    def __init__(self, folder: Path, from_step: int, name: str = FILE_NAME) -> None:
+        path, aside = folder / name, folder / f"{name}.partial"
+        kept = [record for record in read_metrics(folder, name) if record["step"] <= from_step]
         aside.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
         aside.replace(path)
         self._file = path.open("a", encoding="utf-8")
@@ -62,9 +62,9 @@ class TensorBoard:
         self._writer.close()
 
 
-def read_metrics(folder: Path) -> list[Record]:
+def read_metrics(folder: Path, name: str = FILE_NAME) -> list[Record]:
     """All complete lines of a run's metrics; a last line cut short by a crash is left out."""
-    path = folder / FILE_NAME
+    path = folder / name
     if not path.is_file():
         return []
     records = []

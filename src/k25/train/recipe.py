@@ -10,7 +10,7 @@ import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -25,11 +25,13 @@ from k25.train.step_config import StepConfig
 _Count = Annotated[int, Field(ge=1)]
 
 
-class _Section(BaseModel):
+class Section(BaseModel):
+    """A table of a recipe: unknown keys are errors."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class ModelConfig(_Section):
+class ModelConfig(Section):
     """Which network, and where its weights come from.
 
     Attributes:
@@ -49,14 +51,14 @@ class ModelConfig(_Section):
     seed: int = 0
 
 
-class CheckpointConfig(_Section):
+class CheckpointConfig(Section):
     """When the run is saved: every so many steps and at the end; the newest `keep` are kept."""
 
     every: _Count = 200
     keep: _Count = 2
 
 
-class MonitorConfig(_Section):
+class MonitorConfig(Section):
     """Task suites that are evaluated while training: every so many steps, so many samples of each task."""
 
     every: _Count = 200
@@ -64,38 +66,49 @@ class MonitorConfig(_Section):
     tasks: tuple[str, ...] = ()
 
 
-class Recipe(_Section):
-    """One stage of training.
+class StageRecipe(Section):
+    """What the recipes of all stages say.
 
     Attributes:
-        stage: what the stage is called in the report; `sft` learns assistant turns only.
         description: one line for people.
         tokenizer: a tokenizer folder, or `preset` for the one that belongs to a preset.
         steps: optimiser steps.
-        streams_per_step: packed streams of `data.sequence_tokens` tokens in a step, over all ranks.
         precision: of the forward and backward pass; weights and optimiser state are float32.
         recompute: activations that are computed twice instead of kept: none, or those inside every layer.
     """
 
-    stage: Literal["vision", "joint", "long-context", "sft"]
     description: str = ""
     model: ModelConfig = ModelConfig()
     tokenizer: str = "preset"
-    data: DataConfig
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig
     step: StepConfig = StepConfig()
     parallel: ParallelConfig = ParallelConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
-    monitor: MonitorConfig = MonitorConfig()
     steps: _Count
-    streams_per_step: _Count = 1
     precision: Literal["float32", "bfloat16"] = "float32"
     recompute: Literal["none", "layers"] = "none"
 
     def table(self) -> dict[str, Any]:
         """The resolved recipe as a TOML table, which reads back as the same recipe."""
         return _without_none(self.model_dump(mode="json"))
+
+
+class Recipe(StageRecipe):
+    """One stage of pre-training or fine-tuning.
+
+    Attributes:
+        stage: what the stage is called in the report; `sft` learns assistant turns only.
+        streams_per_step: packed streams of `data.sequence_tokens` tokens in a step, over all ranks.
+    """
+
+    stage: Literal["vision", "joint", "long-context", "sft"]
+    data: DataConfig
+    monitor: MonitorConfig = MonitorConfig()
+    streams_per_step: _Count = 1
+
+
+AnyRecipe = TypeVar("AnyRecipe", bound=StageRecipe)
 
 
 def recipe_path(name: str) -> Path:
@@ -144,15 +157,26 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 def parse_recipe(table: Mapping[str, Any], overrides: Sequence[str], place: str) -> Recipe:
     """A recipe from its table; `place` begins every error."""
-    merged = json.loads(json.dumps(table, default=str))
+    merged = with_overrides(table, overrides)
+    if "data" in merged:
+        parse_data_config(merged["data"], f"{place}: data")
+    return validated(Recipe, merged, place)
+
+
+def with_overrides(table: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """A copy of a recipe's table with the overrides applied. Raises InputError for one that cannot be."""
+    merged: dict[str, Any] = json.loads(json.dumps(table, default=str))
     for override in overrides:
         _apply(merged, override)
+    return merged
+
+
+def validated(kind: type[AnyRecipe], table: Mapping[str, Any], place: str) -> AnyRecipe:
+    """The table as a recipe of a kind of stage; `place` begins every error."""
     try:
-        if "data" in merged:
-            parse_data_config(merged["data"], f"{place}: data")
-        return Recipe.model_validate(merged)
+        return kind.model_validate(table)
     except ValidationError as error:
-        raise InputError(f"{place}: {first_error(error, Recipe)}") from None
+        raise InputError(f"{place}: {first_error(error, kind)}") from None
 
 
 def _apply(table: dict[str, Any], override: str) -> None:

@@ -33,11 +33,11 @@ _CURVES: list[Curve] = [
 ]
 
 
-def write_report(run: Path) -> Path:
-    """Draw a run's metrics; returns the page's path."""
+def write_report(run: Path, first: Sequence[Curve] = ()) -> Path:
+    """Draw a run's metrics, the curves `first` before those of every stage; returns the page's path."""
     records = read_metrics(run)
     recipe = (run / "config.toml").read_text(encoding="utf-8")
-    figures = [figure for title, values in _CURVES if (figure := _figure(title, records, values))]
+    figures = [figure for title, values in [*first, *_CURVES] if (figure := _figure(title, records, values))]
     path = run / FILE_NAME
     path.write_text(_page(run.name, _summary(records), figures, recipe), encoding="utf-8")
     return path

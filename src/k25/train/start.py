@@ -20,7 +20,7 @@ from k25.media.config import FILE_NAME as MEDIA_FILE
 from k25.model import K25Config, K25Model, initialise, preset
 from k25.model.config import YarnScaling
 from k25.train.off import OFF
-from k25.train.recipe import ModelConfig, Recipe, nearest
+from k25.train.recipe import ModelConfig, StageRecipe, nearest
 
 # The released layout of a run's last weights, inside the run's folder.
 EXPORT = "model"
@@ -35,7 +35,7 @@ class Start:
     media: MediaConfig | None
 
 
-def build_start(recipe: Recipe) -> Start:
+def build_start(recipe: StageRecipe) -> Start:
     """Build or load everything. Raises InputError for missing folders and contradictory sizes."""
     folder = _start_folder(recipe.model)
     config = model_config(recipe.model)

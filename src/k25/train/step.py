@@ -81,7 +81,8 @@ class TrainState:
 class StepMetrics:
     """What one step did. Losses in nats per target token; per-layer lists stand in layer order.
 
-    `skipped` says why nothing was updated: "not finite" or "spike", or "" after an update.
+    `skipped` says why nothing was updated: "not finite" or "spike", or "" after an update; `measures` are the
+    objective's own: means over the target tokens, and maxima.
     """
 
     step: int
@@ -96,6 +97,7 @@ class StepMetrics:
     clipped_heads: int
     max_violation_by_layer: list[float]
     samples_skipped: dict[str, int]
+    measures: dict[str, float]
 
 
 def train_step(state: TrainState, batches: Sequence[PackedBatch]) -> StepMetrics:
@@ -142,6 +144,8 @@ def train_step(state: TrainState, batches: Sequence[PackedBatch]) -> StepMetrics
         clipped_heads=clipped,
         max_violation_by_layer=max_violation(pass_.tokens_per_expert_ME).tolist(),
         samples_skipped=_samples_skipped(batches),
+        measures={name: float(value) / max(total.item(), 1.0) for name, value in pass_.sums.items()}
+        | {name: float(value) for name, value in pass_.maxima.items()},
     )
 
 
@@ -166,21 +170,29 @@ def _reason_to_skip(state: TrainState, loss: float, norm: float) -> str:
 def _reduce(measured: Sequence[Measured], state: TrainState) -> Measured:
     """All micro-batches and ranks together; no gradients."""
     logits = [one.max_logits_LH for one in measured if one.max_logits_LH is not None]
-    largest = torch.stack(logits).amax(0) if logits else None
-    if largest is not None and state.group is not None:
-        dist.all_reduce(largest, dist.ReduceOp.MAX, group=state.group)
+    largest = _max(torch.stack(logits).amax(0), state) if logits else None
     return Measured(
         loss=_sum(torch.stack([one.loss.detach().double() for one in measured]).sum(), state),
         loss_R=_sum(torch.stack([one.loss_R for one in measured]).sum(0), state),
         weight_R=_sum(torch.stack([one.weight_R for one in measured]).sum(0), state),
         tokens_per_expert_ME=_sum(torch.stack([one.tokens_per_expert_ME for one in measured]).sum(0), state),
         max_logits_LH=largest,
+        sums={name: _sum(torch.stack([one.sums[name] for one in measured]).sum(), state) for name in measured[0].sums},
+        maxima={
+            name: _max(torch.stack([one.maxima[name] for one in measured]).amax(), state) for name in measured[0].maxima
+        },
     )
 
 
 def _sum(value: Tensor, state: TrainState) -> Tensor:
     if state.group is not None:
         dist.all_reduce(value, group=state.group)
+    return value
+
+
+def _max(value: Tensor, state: TrainState) -> Tensor:
+    if state.group is not None:
+        dist.all_reduce(value, dist.ReduceOp.MAX, group=state.group)
     return value
 
 

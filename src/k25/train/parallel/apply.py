@@ -16,10 +16,10 @@ from k25.train.parallel.decoupled_encoder import DecoupledEncoder, InPlaceEncode
 from k25.train.parallel.expert_parallel import divide_experts
 from k25.train.parallel.ranks import Ranks
 from k25.train.parallel.sharding import shard
-from k25.train.recipe import Recipe
+from k25.train.recipe import StageRecipe
 
 
-def parallelise(learner: Learner, recipe: Recipe, ranks: Ranks) -> Learner:
+def parallelise(learner: Learner, recipe: StageRecipe, ranks: Ranks) -> Learner:
     """The same learner, ready for this rank; which parameters are trained must be decided before.
 
     Raises InputError where the experts cannot be divided as the recipe says.
