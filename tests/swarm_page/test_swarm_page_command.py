@@ -42,7 +42,7 @@ def test_the_page_of_an_earlier_run_is_served_until_interrupted(tmp_path, by):
 
 def test_a_run_serves_its_page_while_it_goes_on(tmp_path):
     with scripted_server({"m": lambda messages: says("the answer")}, latency=3.0) as (url, _):
-        options = ["--model", "m", "--base-url", url, "--run", tmp_path / "r", "--page", "0", "--plain"]
+        options = ["--model", "m", "--base-url", url, "--out", tmp_path / "r", "--page", "0", "--plain"]
         with subprocess.Popen(
             [*K25, "question", *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         ) as program:

@@ -16,8 +16,8 @@ def main(
     difficulty: Annotated[int, Parameter(help="1 is the easiest.")] = 1,
     seed: Annotated[int, Parameter(help="Which stream of exercises.")] = 0,
     count: Annotated[int, Parameter(help="How many samples of the named task.")] = 3,
-    json_lines: Annotated[bool, Parameter(name="--json", negative="", help="One JSON object per sample.")] = False,
-    table: Annotated[bool, Parameter(negative="", help="A Markdown table of all tasks.")] = False,
+    json_lines: Annotated[bool, Parameter(name="--json", help="One JSON object per sample.")] = False,
+    table: Annotated[bool, Parameter(help="A Markdown table of all tasks.")] = False,
 ) -> None:
     """Show the procedural tasks."""
     if name is None:

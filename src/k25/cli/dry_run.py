@@ -46,9 +46,7 @@ _OPERATIONS = 6  # per active parameter and token: forward, and twice that backw
 class DryRunOptions:
     """What only a dry run has."""
 
-    dry_run: Annotated[
-        bool, Parameter(negative="", help="Check the recipe and print what it means; train nothing.")
-    ] = False
+    dry_run: Annotated[bool, Parameter(help="Check the recipe and print what it means; train nothing.")] = False
     devices: Annotated[int | None, Parameter(help="Dry run: say whether it fits on so many devices.")] = None
     memory: Annotated[str, Parameter(help="Dry run: memory of one device, such as 80GB or 80GiB.")] = "80GiB"
 

@@ -72,8 +72,10 @@ class ModelOptions:
 
     temperature: Annotated[float, Parameter(help="0 takes the likeliest token.")] = 0.0
     max_tokens: Annotated[int, Parameter(help="Most tokens of one answer, thinking included.")] = 512
-    thinking: Annotated[bool | None, Parameter(help="Think or not [as the exercise demonstrates].")] = None
-    plain: Annotated[bool, Parameter(negative="", help="Running text without chat markup, for base models.")] = False
+    thinking: Annotated[
+        bool | None, Parameter(negative="--no-thinking", help="Think or not [as the exercise demonstrates].")
+    ] = None
+    plain: Annotated[bool, Parameter(help="Running text without chat markup, for base models.")] = False
     concurrency: Annotated[int, Parameter(help="Attempts at the same time.")] = 64
     device: Annotated[str | None, Parameter(help="For checkpoints [cuda where there is one].")] = None
     model: Annotated[str | None, Parameter(help="Name on the server [the only one it offers].")] = None

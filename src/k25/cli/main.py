@@ -6,14 +6,20 @@ Exit codes: 0 success, 1 the work itself failed, 2 wrong input (arguments, files
 import os
 import sys
 
-from cyclopts import App
+from cyclopts import App, Parameter
 from rich.console import Console
 from rich.markup import escape
 
 from k25 import __version__
 from k25.errors import InputError
 
-app = App(name="k25", help="The whole Kimi K2.5 system: model, checkpoints, chat and more.", version=__version__)
+app = App(
+    name="k25",
+    help="The whole Kimi K2.5 system: model, checkpoints, chat, serving, training and Agent Swarm.",
+    version=__version__,
+    # Switches are off unless given; a second spelling for "off" would only lengthen the help.
+    default_parameter=Parameter(negative=()),
+)
 
 # A command with sub-commands of its own is a table named `app`; the others are functions named `main`.
 GROUPS = {"data", "swarm", "tokenizer"}

@@ -42,8 +42,8 @@ def main(
     options = options or Options()
     if not options.model:
         raise InputError("--model: name the model to ask, as the server knows it")
-    if options.run is not None:
-        raise InputError("--run: every run gets a folder of its own here; name their folder with --runs")
+    if options.out is not None:
+        raise InputError("--out: every run gets a folder of its own here; name their folder with --runs")
     if options.approve:
         raise InputError("--approve: there is no terminal to ask at; leave it out")
     if not 0 < port < 65536:

@@ -100,9 +100,7 @@ class ExternalOptions:
     context: Annotated[int | None, Parameter(help="vllm, sglang: longest context [the model's].")] = None
     trust_remote_code: Annotated[
         bool,
-        Parameter(
-            negative=(), help="vllm, sglang: run the checkpoint's own Python files, as the release's guide does."
-        ),
+        Parameter(help="vllm, sglang: run the checkpoint's own Python files, as the release's guide does."),
     ] = False
 
 

@@ -14,7 +14,7 @@ def main(
     *,
     out: Path | None = None,
     start_from: Annotated[str | None, Parameter(name=["--from"])] = None,
-    set_: Annotated[list[str] | None, Parameter(name=["--set"], negative="")] = None,
+    set_: Annotated[list[str] | None, Parameter(name=["--set"])] = None,
     trial: DryRunOptions | None = None,
 ) -> None:
     """Fine-tune on conversations from a recipe.

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from k25.agent import AdaptiveLimit
-from k25.cli.swarm_run import Options, model_client, model_setup
+from k25.cli.swarm_run import ModelOptions, asked_models, model_client
 from k25.errors import InputError
 from k25.swarm.bench import World
 from k25.swarm.bench.report import SCRIPTED, comparison, findings, write_report
@@ -19,31 +19,26 @@ from k25.swarm.bench.results import MODES, BenchSettings, Mode, Results, Row
 from k25.swarm.bench.running import Clients, run_bench, scripted_clients
 
 # What fits into a terminal; the report has the rest.
+_MODEL_CALLS = 100  # at the same time, per server
 _SHOWN = ("kind", "mode", "n", "quality", "success", "critical", "steps", "tokens", "cost", "seconds")
 
 
 @Parameter(name="*")
 @dataclass(frozen=True)
-class RunOptions:
+class RunOptions(ModelOptions):
     """Options of a bench.
 
     Args:
-        model: Name of the model, as the server knows it.
-        base_url: URL of an OpenAI-compatible server.
-        sub_model: Model of the sub-agents [the same].
-        sub_base_url: Server of the sub-agents' model [the same].
-        request: Further fields of each request, as a JSON object, such as '{"temperature": 1.0, "top_p": 0.95}'.
-        prices: Money per million tokens: prompt, completion and cached prompt tokens.
         scripted: Ask no model: scripts that are given how each question is answered measure the runtime.
         kinds: Kinds of questions, separated by commas: wide, wide-read, deep, download, long-form.
         questions: Questions of each kind.
         seed: Choice of questions.
         single: Run the single agent only.
         swarm: Run the swarm only.
-        agents: Most tasks given to sub-agents in a run.
+        max_agents: Most tasks given to sub-agents in a run.
         steps: Most model calls of the main agent, and of the single one.
         sub_steps: Most model calls of a sub-agent, per task.
-        tool_calls: Most tool calls of a run.
+        max_tool_calls: Most tool calls of a run.
         latency: Seconds before every answer of the served world.
         jitter: Up to this many seconds more.
         fault_share: Share of the world's requests that fail.
@@ -52,22 +47,16 @@ class RunOptions:
         model_latency: Seconds that a script waits for each turn, as a model would take.
     """
 
-    model: str = ""
-    base_url: str = "https://api.moonshot.ai/v1"
-    sub_model: str | None = None
-    sub_base_url: str | None = None
-    request: str = "{}"
-    prices: tuple[float, float, float] | None = None
     scripted: bool = False
     kinds: str = "wide,wide-read,deep,download"
     questions: int = 2
     seed: int = 0
     single: bool = False
     swarm: bool = False
-    agents: int = 100
+    max_agents: int = 100
     steps: int = 100
     sub_steps: int = 50
-    tool_calls: int = 1_500
+    max_tool_calls: int = 1_500
     latency: float = 0.0
     jitter: float = 0.0
     fault_share: float = 0.0
@@ -132,16 +121,7 @@ async def _run(world: World, out: Path, settings: BenchSettings, options: RunOpt
 
 
 async def _clients(options: RunOptions, stack: AsyncExitStack) -> Clients:
-    setup = model_setup(
-        Options(
-            model=options.model,
-            base_url=options.base_url,
-            sub_model=options.sub_model,
-            sub_base_url=options.sub_base_url,
-            request=options.request,
-            prices=options.prices,
-        )
-    )
+    setup = asked_models(options) | {"max_model_calls": _MODEL_CALLS}
     limits: dict[str, AdaptiveLimit] = {}
     main = await stack.enter_async_context(model_client(setup["url"], setup["model"], setup, limits))
     sub = await stack.enter_async_context(model_client(setup["sub_url"], setup["sub_model"], setup, limits))
@@ -157,10 +137,10 @@ def _settings(options: RunOptions) -> BenchSettings:
         questions=options.questions,
         seed=options.seed,
         modes=modes,
-        agents=options.agents,
+        agents=options.max_agents,
         main_steps=options.steps,
         sub_steps=options.sub_steps,
-        tool_calls=options.tool_calls,
+        tool_calls=options.max_tool_calls,
         weather=(options.latency, options.jitter, options.fault_share, options.seed),
     )
 

@@ -29,8 +29,8 @@ _HERE = ("localhost", "127.0.0.1", "::1")
 
 @Parameter(name="*")
 @dataclass(frozen=True)
-class Options:
-    """Options of a run.
+class ModelOptions:
+    """Which models are asked, and how.
 
     Args:
         model: Name of the model, as the server knows it.
@@ -39,7 +39,23 @@ class Options:
         sub_base_url: Server of the sub-agents' model [the same].
         request: Further fields of each request, as a JSON object, such as '{"temperature": 1.0, "top_p": 0.95}'.
         prices: Money per million tokens: prompt, completion and cached prompt tokens.
-        run: Folder of the run [runs/swarm-TIME].
+    """
+
+    model: str = ""
+    base_url: str = "https://api.moonshot.ai/v1"
+    sub_model: str | None = None
+    sub_base_url: str | None = None
+    request: str = "{}"
+    prices: tuple[float, float, float] | None = None
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Options(ModelOptions):
+    """Options of a run.
+
+    Args:
+        out: Folder of the run [runs/swarm-TIME].
         single: One agent with the same tools and no sub-agents.
         depth: How deep agents may be nested.
         system: File with the main agent's system prompt.
@@ -67,13 +83,7 @@ class Options:
         plain: Print lines instead of the live view.
     """
 
-    model: str = ""
-    base_url: str = "https://api.moonshot.ai/v1"
-    sub_model: str | None = None
-    sub_base_url: str | None = None
-    request: str = "{}"
-    prices: tuple[float, float, float] | None = None
-    run: Path | None = None
+    out: Path | None = None
     single: bool = False
     depth: int = 1
     system: Path | None = None
@@ -105,7 +115,7 @@ def start_run(question: str, options: Options, *, page: int | None) -> int:
     """Run a question; the exit code. Raises InputError for options that cannot be meant."""
     if not options.model:
         raise InputError("--model: name the model to ask, as the server knows it")
-    folder = options.run or Path("runs") / time.strftime("swarm-%Y%m%d-%H%M%S")
+    folder = options.out or Path("runs") / time.strftime("swarm-%Y%m%d-%H%M%S")
     if RunFolder(folder).record.exists():
         raise InputError(f"{folder}: holds a run already; take it up with `k25 swarm resume {folder}`")
     return _run(folder, question, swarm_settings(options), model_setup(options), page, plain=options.plain)
@@ -268,6 +278,11 @@ def model_setup(options: Options) -> dict[str, Any]:
         network=options.network,
         unsandboxed=options.unsandboxed,
     )
+    return asked_models(options) | {"max_model_calls": options.max_model_calls, "toolbox": toolbox.to_json()}
+
+
+def asked_models(options: ModelOptions) -> dict[str, Any]:
+    """The two models and how they are asked."""
     try:
         request = json.loads(options.request)
     except ValueError as error:
@@ -281,8 +296,6 @@ def model_setup(options: Options) -> dict[str, Any]:
         "sub_model": options.sub_model or options.model,
         "request": request,
         "prices": options.prices,
-        "max_model_calls": options.max_model_calls,
-        "toolbox": toolbox.to_json(),
     }
 
 
