@@ -72,10 +72,13 @@ class TrainingDisplay:
         now = time.monotonic()
         if now >= self._next_line or record["step"] == self._steps:
             self._next_line = now + _SECONDS_BETWEEN_LINES
-            self._console.print(
-                f"{self._title} {record['step']}/{self._steps}: loss {record['loss']:.3f}, "
-                f"{record['tokens_per_second']:,.0f} tokens/s, gradient {record['gradient_norm']:.2f}"
-            )
+            self._console.print(f"{self._title} {record['step']}/{self._steps}: {self._line(record)}")
+
+    def _line(self, record: Record) -> str:
+        return (
+            f"loss {record['loss']:.3f}, {record['tokens_per_second']:,.0f} tokens/s, "
+            f"gradient {record['gradient_norm']:.2f}"
+        )
 
     def _table(self) -> Table:
         last = self._last

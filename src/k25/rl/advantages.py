@@ -57,7 +57,7 @@ def lessons(groups: Sequence[Group], gate: Gate | None = None) -> Lessons:
             trained = [sample for sample in rollout.samples if sample.trainable_tokens]
             if not trained:
                 learnt.dropped["the policy said nothing"] += 1
-            learnt.samples += [Weighted(sample, advantage, rollout.environment) for sample in trained]
+            learnt.samples.extend(Weighted(sample, advantage, rollout.environment) for sample in trained)
     return learnt
 
 

@@ -46,7 +46,9 @@ class ObjectiveConfig(BaseModel):
     def _means_something(self) -> Self:
         bounds = {"alpha", "beta"} & self.model_fields_set
         if self.mask == "none" and bounds:
-            raise ValueError(f'{" and ".join(sorted(bounds))} bound the mask, and mask = "none" has none; leave them out')
+            raise ValueError(
+                f'{" and ".join(sorted(bounds))} bound the mask, and mask = "none" has none; leave them out'
+            )
         return self
 
 
