@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 
+from k25.agent import ModelError
 from k25.engine import GenerationRequest, QueueFull, TokenEvent
 from k25.errors import InputError
 from k25.evaluation import TokenEngine, TokenEvents
@@ -73,32 +74,31 @@ class CutEngine:
             asked = piece.sampling.max_tokens
             limit = left if asked is None else min(left, asked)
             piece = replace(piece, sampling=replace(piece.sampling, max_tokens=limit))
+            begun = len(made)
             try:
-                events = await opened(self._engine, piece)
-            except InputError:
-                if held is None:
+                async with aclosing(await opened(self._engine, piece)) as events:
+                    async for event in events:
+                        if held is not None:
+                            yield replace(held, finish_reason=None)
+                            held = None
+                        if event.token_id is None:
+                            yield event
+                            return
+                        made.append(event.token_id)
+                        self._allowance.spend()
+                        shown = replace(event, prompt_tokens=None, cached_tokens=None) if begun else event
+                        if event.finish_reason == "length" and len(made) - begun == limit != asked:
+                            held = shown
+                            break
+                        yield shown
+                        if event.finish_reason is not None:
+                            return
+            except (InputError, ModelError) as error:
+                if held is None or getattr(error, "status", 400) != 400:
                     raise
                 # The context is full: the cut was its real end.
                 yield held
                 return
-            if held is not None:
-                yield replace(held, finish_reason=None)
-                held = None
-            begun = len(made)
-            async with aclosing(events):
-                async for event in events:
-                    if event.token_id is None:
-                        yield event
-                        return
-                    made.append(event.token_id)
-                    self._allowance.spend()
-                    shown = _later(event) if begun else event
-                    if event.finish_reason == "length" and len(made) - begun == limit != asked:
-                        held = shown
-                        break
-                    yield shown
-                    if event.finish_reason is not None:
-                        return
 
 
 async def opened(engine: TokenEngine, request: GenerationRequest) -> TokenEvents:
@@ -122,8 +122,3 @@ def continued(request: GenerationRequest, made: Sequence[int]) -> GenerationRequ
     rules = replace(sampling, seed=seed, max_tokens=most, min_tokens=max(0, sampling.min_tokens - count))
     name = f"{request.request_id}+{count}"
     return replace(request, request_id=name, token_ids=[*request.token_ids, *made], sampling=rules)
-
-
-def _later(event: TokenEvent) -> TokenEvent:
-    """Counts of the prompt belong to the first piece."""
-    return replace(event, prompt_tokens=None, cached_tokens=None)
