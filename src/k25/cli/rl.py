@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 app = App(name="rl", help="Reinforcement learning: train a policy in environments, and watch it learn.")
 app.command("k25.cli.rl_watch:watch", name="watch", help="Show a run in the browser while it goes on.")
+app.command("k25.cli.rl_export:export_rft", name="export-rft", help="Write good rollouts as fine-tuning data.")
 
 
 @app.default
