@@ -55,7 +55,7 @@ class Mixture:
     delegating: float = 0.08
     alone: float = 0.2
     sub_agents: float = 0.35
-    jobs: tuple[int, int] = (1, 6)
+    jobs: tuple[int, int] = (1, 10)
     most_jobs: int = 8
     incomplete: float = 0.0
 
@@ -155,7 +155,8 @@ def _orchestrate(drawn: Workload, plan: Sequence[int], messages: Sequence[JsonOb
     jobs: list[Wanted] = []
     for size in [len(items)] if drawn.kind.chained else plan:
         share, items = items[:size], items[size:]
-        jobs.append((ASSIGN, {"agent": NAME, "prompt": " ".join(share)}))
+        prompt = share[0] if drawn.kind.chained else f"{share[0]} to {share[-1]}"
+        jobs.append((ASSIGN, {"agent": NAME, "prompt": prompt}))
     return calls(messages, jobs)
 
 
@@ -170,4 +171,6 @@ def _read(drawn: Workload, items: Sequence[str], messages: Sequence[JsonObject])
 
 
 def _items(messages: Sequence[JsonObject]) -> list[str]:
-    return task_of(messages).split()
+    """The items of a job: a first and a last number, or the beginning of a chain."""
+    first, *last = task_of(messages).split(" to ")
+    return [str(number) for number in range(int(first), int(last[0]) + 1)] if last else [first]

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from k25.errors import InputError
 from k25.rl.environment import Change, Environment, Example, Outcome
-from k25.rl.parl.episode import Episode, Limits
+from k25.rl.parl.episode import SUB_AGENT, Episode, Limits
 from k25.rl.parl.rewards import Conduct, RewardForms
 from k25.rl.parl.schedules import Course, ParlSchedule
 from k25.rl.parl.tasks import Workload, kind, workload
@@ -30,6 +30,8 @@ class SwarmEnvironment(Environment):
     sizes: how many items an exercise may have; each size is equally likely.
     delegation: offer create_subagent and assign_task; without them this is the single agent to compare with.
     agents: jobs in one episode. sub_steps: of each job.
+    sub_agents: which role plays the sub-agents from which update on, as pairs: first a small frozen model, then a
+        larger one. Roles are those of the recipe.
     rewards: forms of the parts. schedule: of their weights and of the budget.
 
     Raises InputError for what is unknown or contradictory.
@@ -45,6 +47,7 @@ class SwarmEnvironment(Environment):
         delegation: bool = True,
         agents: int = 8,
         sub_steps: int = 24,
+        sub_agents: Sequence[tuple[int, str]] = ((0, SUB_AGENT),),
         rewards: RewardForms | Mapping[str, Any] | None = None,
         schedule: ParlSchedule | Mapping[str, Any] | None = None,
         changes: Sequence[Change] = (),
@@ -55,6 +58,10 @@ class SwarmEnvironment(Environment):
         self.schedule = _settings(ParlSchedule, schedule, f"{self.name}: schedule")
         if not sizes or agents < 1 or sub_steps < 1:
             raise InputError(f"{self.name}: sizes must not be empty, agents and sub_steps must be at least 1")
+        updates = [update for update, _ in sub_agents]
+        if not updates or updates[0] != 0 or updates != sorted(set(updates)):
+            raise InputError(f"{self.name}: sub_agents are pairs [update, role] in growing order from update 0")
+        self._sub_agents = tuple((update, role) for update, role in sub_agents)
         for size in sizes:
             workload(self._kind, size, 0, 0)
         self._sizes, self._delegation, self._agents, self._sub_steps = tuple(sizes), delegation, agents, sub_steps
@@ -71,6 +78,13 @@ class SwarmEnvironment(Environment):
     def critical_steps(self) -> int:
         """The budget of the update's episodes."""
         return self._course.budget(self._update) if self._course else self.schedule.last_budget
+
+    @property
+    def sub_agent(self) -> str:
+        """The role that plays the sub-agents now; the last one outside a run."""
+        if self._course is None:
+            return self._sub_agents[-1][1]
+        return [role for update, role in self._sub_agents if update <= self._update][-1]
 
     def begin_run(self, updates: int) -> None:
         """Follow the schedule over so many updates. Raises InputError where its weights would not reach 0 in time."""
@@ -103,7 +117,7 @@ class SwarmEnvironment(Environment):
     async def rollout(self, example: Example, scope: Scope) -> Outcome:
         """One episode with its sub-agents."""
         limits = Limits(self.critical_steps, self._agents, self._sub_steps, self._delegation)
-        episode = Episode(example.gold, scope, limits)
+        episode = Episode(example.gold, scope, limits, self.sub_agent)
         trajectory = await episode.run(example)
         conduct = episode.conduct(trajectory)
         return Outcome(self.forms.parts(conduct), trajectory, _metrics(episode, conduct, example.gold))

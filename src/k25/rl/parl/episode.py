@@ -57,14 +57,14 @@ class _Created:
 
 
 class Episode:
-    """One rollout of a workload; `run` it once, then ask for its conduct."""
+    """One rollout of a workload; `run` it once, then ask for its conduct. `sub_agent` is the role of its sub-agents."""
 
-    def __init__(self, workload: Workload, scope: Scope, limits: Limits) -> None:
+    def __init__(self, workload: Workload, scope: Scope, limits: Limits, sub_agent: str = SUB_AGENT) -> None:
         self.table = Table(workload)
         self.jobs: list[Job] = []
         self.created = _Created()
         self.path = CriticalPath()
-        self._scope, self._limits = scope, limits
+        self._scope, self._limits, self._sub_agent = scope, limits, sub_agent
         self._whole = Budget(whose="the episode")
         self._context = scope.context("main")
         self._agent = self._context.agent_id
@@ -118,7 +118,7 @@ class Episode:
         budget = self._budget_of(inner.agent_id, Allowance(steps=self._limits.sub_steps))
         messages = [{"role": "system", "content": system_prompt}, {"role": "user", "content": prompt}]
         toolset = Toolset(name, [Reader(self.table, budget, number)])
-        client = self._scope.client(SUB_AGENT)
+        client = self._scope.client(self._sub_agent)
         job.trajectory = done = await run(client, toolset, messages, budget, inner, answer_at_end=False)
         if done.reason == "answered":
             return ToolOutput(done.text)

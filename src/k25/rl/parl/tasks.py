@@ -18,8 +18,7 @@ from k25.agent.tool import JsonObject
 from k25.errors import InputError
 from k25.tasks.sample import generator
 
-# Names of items: three digits, which a tokenizer keeps as one token wherever they stand.
-ITEM_NAMES = tuple(str(number) for number in range(100, 164))
+_MOST_ITEMS = 64
 _VALUES = ("amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "heath", "inlet", "jetty", "knoll", "lagoon")
 _NOTHING = "nothing"
 _SHARE_OF_FACTS = 0.75
@@ -31,7 +30,7 @@ class Kind:
 
     Attributes:
         name: as in `swarm:NAME`.
-        prompt: the user's message, with `{items}` where the names stand.
+        prompt: the user's message, with `{items}` where their numbers stand.
         tool: name of the reading tool.
         parameter: its one argument.
         description: what the model is told of it.
@@ -62,10 +61,10 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
     {
         kind.name: kind
         for kind in (
-            Kind("wide-search", "Fill in the rows {items}", "lookup", "row", "Look one row up; it is filed."),
+            Kind("wide-search", "Fill in rows {items}", "lookup", "row", "Look one row up; it is filed."),
             Kind("deep-search", "Follow the links from page {items}", "follow", "page", "Open one page.", chained=True),
             Kind("long-document", "Note the facts in sections {items}", "read", "section", "Read one.", sparse=True),
-            Kind("download", "Save the files {items}", "download", "file", "Save one file."),
+            Kind("download", "Save files {items}", "download", "file", "Save one file."),
         )
     }
 )
@@ -78,7 +77,7 @@ class Workload:
     Attributes:
         kind: its family.
         prompt: the user's message.
-        items: names of all items, in the order of the prompt, or of the chain.
+        items: the numbers from 1 on, or the pages of the chain in their order.
         values: what the wanted items hold.
     """
 
@@ -121,14 +120,15 @@ def kind(name: str) -> Kind:
 
 def workload(kind: Kind, size: int, seed: int, index: int) -> Workload:
     """Exercise number `index` of a stream, with `size` items. Raises InputError for a size that cannot be."""
-    if not 1 <= size <= len(ITEM_NAMES):
-        raise InputError(f"swarm:{kind.name}: sizes are 1 to {len(ITEM_NAMES)}, not {size}")
+    if not 1 <= size <= _MOST_ITEMS:
+        raise InputError(f"swarm:{kind.name}: sizes are 1 to {_MOST_ITEMS}, not {size}")
     numbers = generator(f"parl/{kind.name}", seed, index, size)
-    items = tuple(numbers.sample(ITEM_NAMES, size))
+    known = range(1, size + 1)
+    items = tuple(map(str, numbers.sample(known, size) if kind.chained else known))
     wanted = _with_facts(items, numbers) if kind.sparse else items
     values = {item: numbers.choice(_VALUES) for item in wanted}
-    shown = items[:1] if kind.chained else items
-    return Workload(kind, kind.prompt.format(items=" ".join(shown)), items, values)
+    shown = items[0] if kind.chained else f"{items[0]} to {items[-1]}"
+    return Workload(kind, kind.prompt.format(items=shown), items, values)
 
 
 def _with_facts(items: Sequence[str], numbers: Random) -> list[str]:
