@@ -70,7 +70,7 @@ def test_a_question_is_answered_and_can_be_looked_at_replayed_and_exported(tmp_p
     assert "--- user\n[1]" in shown
     assert json.loads(k25("export", "r", cwd=tmp_path)[1])["question"] == "the question"
     assert len(k25("export", "r", "--to", "verifiers", cwd=tmp_path)[1].splitlines()) == 4
-    assert k25("export", "r", "--to", "otlp", "--output", "t.json", cwd=tmp_path)[0] == 0
+    assert k25("export", "r", "--to", "otlp", "--out", "t.json", cwd=tmp_path)[0] == 0
     assert json.loads((tmp_path / "t.json").read_text())["resourceSpans"]
 
 

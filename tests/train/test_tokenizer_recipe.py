@@ -49,7 +49,7 @@ def test_the_command_writes_a_tokenizer_and_replaces_none_unasked(tmp_path):
     written = Tokenizer.from_file(tmp_path / "tokenizer")
     assert written.vocabulary_size == 600
     assert written.decode(written.encode("1 + 2 = 3\n")) == "1 + 2 = 3\n"
-    with pytest.raises(InputError, match=r"holds a tokenizer; give another --out, or --force"):
+    with pytest.raises(InputError, match=r"holds a tokenizer; give another --out, or --overwrite"):
         train(str(recipe), out=tmp_path / "tokenizer")
 
 

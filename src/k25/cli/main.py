@@ -22,7 +22,7 @@ app = App(
 )
 
 # A command with sub-commands of its own is a table named `app`; the others are functions named `main`.
-GROUPS = {"data", "swarm", "tokenizer"}
+GROUPS = {"data", "rl", "swarm", "tokenizer"}
 
 for name, summary in {
     "demo": "Run the demonstration of everything that is built so far.",
@@ -37,7 +37,9 @@ for name, summary in {
     "tokenizer": "Train a tokenizer in the released format.",
     "pretrain": "Train a pre-training stage (vision, joint or long-context) from a recipe.",
     "sft": "Fine-tune on conversations from a recipe.",
+    "rl": "Train a policy by reinforcement learning, and watch it.",
     "eval": "Measure a checkpoint or a server on tasks with exact answers.",
+    "reproduce": "Try a claim of the report in miniature: table, plot, spread over seeds.",
     "swarm": "Split a task among sub-agents of any OpenAI-compatible model; resume and inspect runs.",
     "mcp": "Serve the swarm to any client of the Model Context Protocol.",
     "chat": "Chat in the terminal with a server or a local checkpoint.",

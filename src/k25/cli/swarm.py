@@ -99,7 +99,7 @@ def export(
     /,
     *,
     to: Literal["json", "verifiers", "otlp"] = "json",
-    output: Path | None = None,
+    out: Path | None = None,
     content: bool = False,
 ) -> None:
     """Write a run as one JSON object, as rollouts of the library verifiers (JSON lines), or as OpenTelemetry spans.
@@ -107,7 +107,7 @@ def export(
     Args:
         run: Folder of the run.
         to: The form; otlp is the JSON form of OTLP with the semantic conventions for generative AI.
-        output: File to write [standard output].
+        out: File to write [standard output].
         content: In otlp, include what was said, and arguments and results of tools.
     """
     from k25.swarm import RunFolder, RunState
@@ -121,13 +121,13 @@ def export(
         else:
             whole = as_json(state, reader) if to == "json" else otlp_json(state, reader, content=content)
             text = json.dumps(whole, ensure_ascii=False) + "\n"
-    if output is None:
+    if out is None:
         sys.stdout.write(text)
         return
     try:
-        output.write_text(text, encoding="utf-8")
+        out.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise InputError(f"{output}: cannot be written ({error.strerror}); name another file") from None
+        raise InputError(f"{out}: cannot be written ({error.strerror}); name another file") from None
 
 
 @app.command

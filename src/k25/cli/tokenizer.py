@@ -12,16 +12,16 @@ app = App(name="tokenizer", help="Train a tokenizer in the released format.")
 
 
 @app.command
-def train(recipe: str, *, out: Path, force: bool = False) -> None:
+def train(recipe: str, *, out: Path, overwrite: bool = False) -> None:
     """Train a tokenizer from a recipe and write it to a folder.
 
     Args:
         recipe: A recipe file, or the name of one that comes with K25, such as nano/tokenizer.
         out: Folder for the tokenizer's files.
-        force: Replace a tokenizer that is there.
+        overwrite: Replace a tokenizer that is there.
     """
-    if (out / "tiktoken.model").exists() and not force:
-        raise InputError(f"{out} holds a tokenizer; give another --out, or --force to replace it")
+    if (out / "tiktoken.model").exists() and not overwrite:
+        raise InputError(f"{out} holds a tokenizer; give another --out, or --overwrite to replace it")
     tokenizer = train_from_recipe(load_tokenizer_recipe(recipe))
     out.mkdir(parents=True, exist_ok=True)
     tokenizer.save(out)
