@@ -2,7 +2,6 @@
 
 task:NAME             a task of `k25.tasks` (`k25 data tasks` lists them)
 swarm:NAME            agents that start agents
-verifiers:NAME        an installed environment of the library `verifiers`
 package.module:Class  your own
 """
 
