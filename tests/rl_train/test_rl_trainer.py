@@ -9,6 +9,8 @@ import statistics
 import subprocess
 import sys
 import time
+import tomllib
+from pathlib import Path
 
 import pytest
 import torch
@@ -25,6 +27,7 @@ from k25.rl.advantages import Weighted
 from k25.rl.learner import PolicyLearner
 from k25.rl.packing import pack_samples
 from k25.rl.prompts import Prompts
+from k25.rl.recipe import load_rl_recipe
 from k25.rl.trainer import RLTrainer
 from k25.train.metrics import read_metrics
 from k25.train.muonclip import MuonClip
@@ -33,6 +36,7 @@ from k25.train.run import Interrupted, TrainingFailed
 from k25.train.start import build_start
 from k25.train.step import TrainState, train_step
 
+RECIPES = Path(__file__).parents[2] / "recipes"
 # What depends on the clock.
 TIMES = {"seconds", "tokens_per_second", "model_flops_utilisation", "data_seconds", "rollout_seconds", "train_seconds"}
 TIMES |= {"rollout_tokens_per_second"}
@@ -314,6 +318,13 @@ def test_wrong_recipes_name_the_key(change, message):
 def test_a_recipe_reads_back_as_itself(tmp_path):
     written = rl_recipe(prompts=5, toggle={"period": 2}, environments=MIXED, roles={"sub": {"start_from": "x"}})
     assert rl_recipe(**written.table()) == written
+
+
+def test_every_recipe_that_comes_with_k25_names_environments_that_there_are():
+    recipes = [path for path in RECIPES.glob("*/*.toml") if tomllib.loads(path.read_text()).get("stage") == "rl"]
+    assert recipes
+    for path in recipes:
+        assert Prompts(load_rl_recipe(str(path))).of_step(0)
 
 
 def test_the_display_shows_rewards(alone, capsys):

@@ -5,6 +5,7 @@ import re
 import resource
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,11 @@ from k25.train.start import build_start
 
 K25 = str(Path(sys.executable).parent / "k25")
 RECIPES = Path(__file__).parents[2] / "recipes"
-STAGES = [f"{path.parent.name}/{path.stem}" for path in sorted(RECIPES.glob("*/*.toml")) if path.stem != "tokenizer"]
+STAGES = [
+    f"{path.parent.name}/{path.stem}"
+    for path in sorted(RECIPES.glob("*/*.toml"))
+    if tomllib.loads(path.read_text()).get("stage", "rl") != "rl"
+]
 
 BLIND = ["model.preset=moonlight-16b-a3b", "model.vision={}", 'model.trained=["projector"]', "tokenizer=nowhere"]
 
