@@ -42,9 +42,9 @@ TEXT_TASKS = {
 }
 VISION_TASKS = ("colour-grid", "colour-cell", "colour-counts")
 
-_STEPS = {True: 20, False: 500}
+_STEPS = {True: 20, False: 320}
 _MEASURED_EVERY = {True: 5, False: 10}
-_VISION_STAGE = {True: 0.05, False: 0.8}
+_VISION_STAGE = {True: 0.05, False: 0.5}
 _SAMPLES = {True: 4, False: 128}
 _HELD_OUT_SEED = 1_000_003
 _HELD_OUT = {"text": 2, "vision": 1}

@@ -26,7 +26,7 @@ TASKS = {"add": 3, "modular-add": 3, "compare": 1, "copy": 1, "reverse": 1, "sor
 # Each algorithm with the rate at which it did best of those tried (docs/reproduce.md).
 RATES = {"muon": 4e-3, "adamw": 3e-3}
 
-_BUDGET_SECONDS = {True: 10.0, False: 150.0}
+_BUDGET_SECONDS = {True: 10.0, False: 100.0}
 _MEASURED = {True: 2, False: 6}
 _SAMPLES = {True: 8, False: 128}
 _SCHEDULE = ScheduleConfig(warmup=20, stable=680, decay=300)
