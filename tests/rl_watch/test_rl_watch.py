@@ -27,7 +27,7 @@ def polled(folder):
 
 def text_of(run, width=200):
     console = Console(width=width, record=True, file=open(os.devnull, "w"))  # noqa: SIM115, PTH123 - ends with the test
-    console.print(screen(run))
+    console.print(screen(run, width))
     return console.export_text()
 
 
@@ -125,9 +125,17 @@ def test_the_terminal_shows_curves_and_the_latest_rollouts(tmp_path):
     assert "finished" not in text
     assert "Reward by part" in text
     assert "▁▃▆█" in text
-    assert "step 4 swarm" in text
+    assert "step 4 swarm table/4" in text
     assert "perf 0.4 parallel 0.5" in text
     assert "finished" in text_of(polled(run_of(tmp_path / "done", 2, steps=2)))
+
+
+def test_a_narrow_terminal_shows_the_newest_values(tmp_path):
+    text = text_of(polled(run_of(tmp_path, 60, steps=100)), width=80)
+    perf, dropped = (next(line for line in text.splitlines() if name in line) for name in ("  perf", "  model error"))
+    assert perf.split()[:2] == ["perf", "6"]
+    assert dropped.split()[:2] == ["model", "error"]
+    assert perf.rstrip().endswith("█")
 
 
 def test_a_run_without_a_step_says_so(tmp_path):

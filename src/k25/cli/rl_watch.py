@@ -54,13 +54,13 @@ def _show(run: "RLRun", console: Console, *, once: bool) -> None:
 
     run.poll()
     if once or run.finished or not console.is_terminal:
-        console.print(screen(run))
+        console.print(screen(run, console.width))
         return
-    with Live(screen(run), console=console, auto_refresh=False, vertical_overflow="crop") as live:
+    with Live(screen(run, console.width), console=console, auto_refresh=False, vertical_overflow="crop") as live:
         while not run.finished:
             time.sleep(_POLL)
             run.poll()
-            live.update(screen(run), refresh=True)
+            live.update(screen(run, console.width), refresh=True)
 
 
 async def _serve(run: Path, port: int) -> None:

@@ -15,15 +15,19 @@ from k25.rl.watch.run import RLRun
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _WIDTH = 40
 _MOST_LINES, _MOST_ROLLOUTS = 8, 8
-_LONGEST = 48
+# Columns of the names, and of a terminal that has room for the ranges as well.
+_LABEL, _WIDE = 40, 110
 
 
-def screen(run: RLRun) -> Group:
-    """Everything that is shown of a run now. Texts of models and users are shown as they are, never as markup."""
+def screen(run: RLRun, width: int = 80) -> Group:
+    """What is shown of a run now, in a terminal of `width` columns.
+
+    Texts of models and users are shown as they are, never as markup.
+    """
     head = Text.assemble((shown(run.folder.name), "bold"), f"   {state(run)}")
     parts: list[Text | Table] = [head]
     if run.records:
-        parts.append(_curves(run))
+        parts.append(_curves(run, width))
     if run.heads:
         parts.append(_rollouts(run.heads))
     parts += [Text(shown(f"step {note.get('step')}: {note['problem']}"), "yellow") for note in _problems(run)]
@@ -65,39 +69,48 @@ def shown(text: object, longest: int = 200) -> str:
     return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in line)
 
 
-def _curves(run: RLRun) -> Table:
+def _curves(run: RLRun, width: int) -> Table:
+    with_range = width >= _WIDE
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    for title in ("", "course", "now", "lowest", "highest"):
-        table.add_column(title, justify="left" if title in ("", "course") else "right", no_wrap=True)
+    table.add_column("", no_wrap=True, max_width=_LABEL)
+    table.add_column("now", justify="right", no_wrap=True)
+    table.add_column("course", no_wrap=True)
+    for title in ("lowest", "highest") if with_range else ():
+        table.add_column(title, justify="right", no_wrap=True)
     for title, lines in charts(run.records).items():
-        alone = len(lines) == 1
+        # A line that says no more than its title needs none of its own.
+        (first, *others) = lines
+        alone = not others and (first in run.records[-1] or title.startswith(f"{first} ("))
         if not alone:
             table.add_row(Text(title, "bold"))
         for name, points in list(lines.items())[:_MOST_LINES]:
             values = [value for _, value in points]
-            label = Text(title, "bold") if alone else Text(f"  {shown(name, _LONGEST)}")
-            numbers = (f"{value:.4g}" for value in (values[-1], min(values), max(values)))
-            table.add_row(label, Text(sparkline(values), "cyan"), *numbers)
+            label = Text(title, "bold") if alone else Text(f"  {shown(name, _LABEL)}")
+            course = Text(sparkline(values, min(_WIDTH, width - _LABEL - 16)), "cyan")
+            limits = [f"{value:.4g}" for value in (min(values), max(values))] if with_range else []
+            table.add_row(label, f"{values[-1]:.4g}", course, *limits)
         if len(lines) > _MOST_LINES:
             table.add_row(Text(f"  and {len(lines) - _MOST_LINES} more", "dim"))
     return table
 
 
 def _rollouts(heads: Sequence[JsonObject]) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, title_justify="left")
-    for title in ("latest rollouts", "prompt", "reward", "parts", "tokens", "ended"):
-        table.add_column(title, justify="right" if title in ("reward", "tokens") else "left", no_wrap=True)
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, expand=True)
+    table.add_column("latest rollouts", no_wrap=True, max_width=_LABEL)
+    for title in ("reward", "tokens"):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("ended", no_wrap=True, ratio=2)
+    table.add_column("parts of the reward", no_wrap=True, ratio=3)
     for head in heads[-_MOST_ROLLOUTS:]:
         parts = head["rewards"] if isinstance(head["rewards"], dict) else {}
         row = (
-            f"step {head['step']} {head['environment']}",
-            head["key"],
+            f"step {head['step']} {head['environment']} {head['key']}",
             _number(head["reward"]),
-            "  ".join(f"{name} {_number(value)}" for name, value in parts.items()),
             head["output_tokens"],
             head["failed"] or head["reason"],
+            "  ".join(f"{name} {_number(value)}" for name, value in parts.items()),
         )
-        table.add_row(*(Text(shown(cell, _LONGEST)) for cell in row))
+        table.add_row(*(Text(shown(cell)) for cell in row))
     return table
 
 
