@@ -51,15 +51,19 @@ def test_a_dip_is_measured_from_before_vision_came_to_the_worst_of_what_follows(
 
 
 def test_clipping_holds_only_where_the_free_run_explodes():
+    def run(logits):
+        points = list(enumerate(logits))
+        return Measurement({"largest logit": max(logits)}, {"largest attention logit": points})
+
     def verdicts(held, free):
-        trials = {
-            0: {"with QK-Clip": Measurement({"largest logit": held}), "without": Measurement({"largest logit": free})}
-        }
+        trials = {0: {"with QK-Clip": run(held), "without": run(free)}}
         return [check.holds for check in find_claim("qk-clip").judge(Findings(trials)).checks]
 
-    assert verdicts(110, 900) == [True, True]
-    assert verdicts(110, 120) == [False, True]
-    assert verdicts(900, 900) == [True, False]
+    exploded = [10.0, 100.0, 400.0, 900.0]
+    assert verdicts([10, 100, 110, 105], exploded) == [True, True, True]
+    assert verdicts([10, 100, 110, 105], [10, 100, 110, 120]) == [False, True, True]
+    assert verdicts([10, 100, 110, 260], exploded) == [True, False, False]
+    assert verdicts(exploded, exploded) == [True, False, False]
 
 
 def test_a_shortened_recipe_keeps_its_warm_up():
