@@ -1,0 +1,71 @@
+"""What a trained orchestrator does with tables of given sizes, under a given budget of critical steps."""
+
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+
+import torch
+
+from k25.engine import Engine, EngineConfig, SamplingParameters
+from k25.evaluation import Policy, load_checkpoint
+from k25.rl.parl.environment import SwarmEnvironment
+from k25.rl.parl.episode import SUB_AGENT
+from k25.rl.parl.schedules import ParlSchedule
+from k25.rl.rollouts import GroupRequest, RolloutManager
+from k25.rl.scope import POLICY, Role
+
+# Exercises of this stream are drawn in no training run.
+MEASURING_SEED = 2_026_000_000
+_ENGINE = EngineConfig(cache_tokens=131_072, max_running=128, prefill_chunk_tokens=2048)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How episodes are measured: as in training, which the temperatures and lengths must fit.
+
+    budget: critical steps. delegation: whether there are sub-agents.
+    """
+
+    budget: int
+    delegation: bool = True
+    task: str = "wide-search"
+    temperature: float = 1.0
+    sub_temperature: float = 0.05
+    max_tokens: int = 320
+    sub_max_tokens: int = 48
+
+
+async def measure(
+    policy: Path, sub_agent: Path, setting: Setting, sizes: Sequence[int], *, episodes: int
+) -> dict[int, dict[str, float]]:
+    """Means of the environment's metrics over `episodes` episodes of each size; rollouts that failed raise.
+
+    policy, sub_agent: checkpoints or finished runs. Raises InputError where they are not.
+    """
+    async with AsyncExitStack() as stack:
+        roles = {}
+        for name, source, temperature, tokens in (
+            (POLICY, policy, setting.temperature, setting.max_tokens),
+            (SUB_AGENT, sub_agent, setting.sub_temperature, setting.sub_max_tokens),
+        ):
+            checkpoint = load_checkpoint(str(source), dtype=torch.float32)
+            engine = await stack.enter_async_context(Engine(checkpoint.model, _ENGINE))
+            asked = Policy(engine, checkpoint.tokenizer, checkpoint.processor, name)
+            roles[name] = Role(asked, sampling=SamplingParameters(temperature=temperature, max_tokens=tokens))
+        manager = await stack.enter_async_context(RolloutManager(roles, concurrency=_ENGINE.max_running))
+        found = {}
+        for size in sizes:
+            schedule = ParlSchedule(first_budget=setting.budget, last_budget=setting.budget)
+            asked_of = SwarmEnvironment(setting.task, sizes=(size,), delegation=setting.delegation, schedule=schedule)
+            request = (
+                GroupRequest(asked_of, asked_of.draw(MEASURING_SEED, index), 1, MEASURING_SEED + index)
+                for index in range(episodes)
+            )
+            done = [rollout for group in [each async for each in manager.groups(request)] for rollout in group]
+            failed = [rollout.failed for rollout in done if rollout.failed]
+            if failed:
+                raise RuntimeError(f"{len(failed)} of {len(done)} episodes failed: {failed[0]}")
+            found[size] = {name: fmean(rollout.metrics[name] for rollout in done) for name in done[0].metrics}
+    return found
