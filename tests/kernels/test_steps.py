@@ -47,15 +47,6 @@ def test_routing_is_the_models_router(variant, generator, tokens):
     )
 
 
-@pytest.mark.parametrize(("rows", "outputs", "inputs"), [(0, 16, 16), (1, 40, 100), (9, 17, 33)])
-def test_a_float32_product_is_not_rounded_and_does_not_depend_on_the_batch(variant, generator, rows, outputs, inputs):
-    weight, x = torch.randn(outputs, inputs, generator=generator), torch.randn(rows, inputs, generator=generator)
-    linear = kernels.FloatLinear(weight)
-    torch.testing.assert_close(linear(x).double(), x.double() @ weight.double().T, atol=1e-4, rtol=1e-5)
-    if variant != "torch":
-        assert all(torch.equal(linear(x[row : row + 1])[0], linear(x)[row]) for row in range(rows))
-
-
 def test_routing_a_row_that_is_not_a_number_still_names_experts(variant):
     _, experts = kernels.route(torch.full((1, 8), float("nan")), torch.zeros(8), 3, 1.0)
     assert experts.unique().numel() == 3

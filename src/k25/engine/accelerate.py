@@ -155,14 +155,15 @@ class _KernelAttention:
 class _KernelMixture:
     def __init__(self, mixture: MixtureOfExperts) -> None:
         router = mixture.router
-        self._router = kernels.FloatLinear(router.weight)
+        self._router_DE = router.weight.detach().float().T.contiguous()
         self._bias_E = router.selection_bias
         self._experts_per_token, self._scaling = router.experts_per_token, router.scaling_factor
         shared = mixture.shared_experts
         self._mixture = kernels.PackedMixture(_networks(mixture.experts), None if shared is None else _one(shared))
 
     def __call__(self, x_TD: Tensor) -> Tensor:
-        weights_TK, experts_TK = kernels.route(self._router(x_TD), self._bias_E, self._experts_per_token, self._scaling)
+        logits_TE = x_TD @ self._router_DE
+        weights_TK, experts_TK = kernels.route(logits_TE, self._bias_E, self._experts_per_token, self._scaling)
         return self._mixture(x_TD, weights_TK, experts_TK)
 
 

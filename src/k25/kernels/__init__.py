@@ -15,7 +15,6 @@
     out_THC = kernels.latent_attention(query_THB, cache, tables_TP, lengths_T, kv_lora_rank, scale)
 
     normed = kernels.rms_norm(x_TD, gain, eps); kernels.add_rms_norm(x_TD, delta, gain, eps)      # float32
-    logits_TE = kernels.FloatLinear(router_ED)(x_TD)                  # float32 throughout
     weights, experts = kernels.route(logits_TE, bias_E, experts_per_token, scaling)
     absorbed = up(query_THN, spare=R)                                 # room for the rotated part of the query
     kernels.rotate_and_store(absorbed, query_THQ, latent_TB, gain_C, eps, rotations, cache_SB, slots_T)
@@ -33,13 +32,12 @@ reason is logged once. `use(variant)` forces an instruction set, or "torch".
 from k25.kernels.attention import latent_attention
 from k25.kernels.memory import empty
 from k25.kernels.mixture import PackedMixture, PackedNetworks
-from k25.kernels.packed import FloatLinear, PackedHeads, PackedLinear, PackedStack
+from k25.kernels.packed import PackedHeads, PackedLinear, PackedStack
 from k25.kernels.steps import add_rms_norm, best, log_sum_exp, rms_norm, rotate_and_store, route
 from k25.kernels.variants import Availability, available, use
 
 __all__ = [
     "Availability",
-    "FloatLinear",
     "PackedHeads",
     "PackedLinear",
     "PackedMixture",

@@ -19,16 +19,7 @@ from pathlib import Path
 
 import torch
 
-SOURCES = (
-    "inner.h",
-    "vectors.h",
-    "inner.cpp",
-    "threads.h",
-    "threads.cpp",
-    "operators.h",
-    "operators.cpp",
-    "decode.cpp",
-)
+SOURCES = ("inner.h", "vectors.h", "inner.cpp", "operators.h", "operators.cpp", "decode.cpp")
 _AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mfma"]
 _VARIANT_FLAGS = {
     "portable": [],
@@ -36,7 +27,7 @@ _VARIANT_FLAGS = {
     "avx512": _AVX512,
     "avx512_bf16": [*_AVX512, "-mavx512bf16"],
 }
-_FLAGS = ["-std=c++20", "-O2", "-fPIC", "-pthread", "-ffp-contract=fast", "-Wno-psabi"]
+_FLAGS = ["-std=c++20", "-O2", "-fPIC", "-ffp-contract=fast", "-Wno-psabi"]
 
 
 class BuildError(Exception):
@@ -105,15 +96,14 @@ def _compile_into(library: Path, compiler: str, sources: dict[str, bytes]) -> No
         commands = [
             [compiler, *_FLAGS, *headers, "-c", f"{name}.cpp", "-o", f"{name}.o"] for name in ("operators", "decode")
         ]
-        commands.append([compiler, *_FLAGS, "-c", "threads.cpp", "-o", "threads.o"])
         for name in variants:
             define = f"-DK25_VARIANT={name}"
             commands.append([compiler, *_FLAGS, *_VARIANT_FLAGS[name], define, "-c", "inner.cpp", "-o", f"{name}.o"])
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             list(pool.map(lambda command: _run(command, work), commands))
-        objects = ["operators.o", "decode.o", "threads.o", *(f"{name}.o" for name in variants)]
+        objects = ["operators.o", "decode.o", *(f"{name}.o" for name in variants)]
         libraries = ["-L", str(torch_folder / "lib"), "-ltorch_cpu", "-lc10"]
-        _run([compiler, "-shared", "-pthread", "-o", library.name, *objects, *libraries], work)
+        _run([compiler, "-shared", "-o", library.name, *objects, *libraries], work)
         made = Path(work, library.name)
         made.with_suffix(".sha256").write_text(hashlib.sha256(made.read_bytes()).hexdigest())
         made.replace(library)

@@ -33,26 +33,6 @@ Tensor rms_norm(const Tensor& x, const std::optional<Tensor>& delta, const Tenso
   return out;
 }
 
-// x (T, I) times packed (blocks, I, 16), all float -> (T, outputs).
-Tensor float_linear(const Tensor& x, const Tensor& packed, int64_t outputs) {
-  TORCH_CHECK(x.dim() == 2 && packed.dim() == 3 && packed.size(1) == x.size(1) && packed.size(2) == LANES &&
-              ceil_div(outputs, LANES) == packed.size(0), "x and outputs do not fit the packed weight");
-  const int64_t tokens = x.size(0), inputs = x.size(1);
-  const float *rows = floats(x, -1, "x"), *weights = floats(packed, -1, "the packed weight");
-  Tensor out = at::empty({tokens, outputs}, x.options());
-  float* to = out.data_ptr<float>();
-  for_items(packed.size(0), duration(packed.nbytes(), 4 * tokens * packed.numel()), [&](int64_t block) {
-    alignas(64) float tile[FLOAT_ROWS * LANES];
-    for (int64_t t = 0; t < tokens; t += FLOAT_ROWS) {
-      const int count = int(std::min<int64_t>(FLOAT_ROWS, tokens - t));
-      chosen->float_product(weights + block * inputs * LANES, inputs, rows + t * inputs, inputs, count, tile);
-      for (int m = 0; m < count; ++m)
-        std::copy_n(tile + m * LANES, std::min<int64_t>(LANES, outputs - block * LANES), to + (t + m) * outputs + block * LANES);
-    }
-  });
-  return out;
-}
-
 // logits (T, E) and selection bias (E,) -> weights (T, K) that sum to `scaling`, and experts (T, K).
 std::tuple<Tensor, Tensor> route(const Tensor& logits, const Tensor& bias, int64_t k, double scaling) {
   TORCH_CHECK(logits.dim() == 2 && k > 0 && k <= logits.size(1), "logits must be (T, E) with E >= K > 0");
@@ -148,7 +128,6 @@ using at::Tensor;
 TORCH_LIBRARY_FRAGMENT(k25_kernels, m) {
   m.def("rms_norm(Tensor x, Tensor gain, float eps) -> Tensor");
   m.def("add_rms_norm(Tensor(a!) x, Tensor delta, Tensor gain, float eps) -> Tensor");
-  m.def("float_linear(Tensor x, Tensor packed, int outputs) -> Tensor");
   m.def("route(Tensor logits, Tensor bias, int k, float scaling) -> (Tensor, Tensor)");
   m.def("best(Tensor scores) -> (Tensor, Tensor)");
   m.def("log_sum_exp(Tensor scores) -> Tensor");
@@ -161,7 +140,6 @@ TORCH_LIBRARY_IMPL(k25_kernels, CPU, m) {
   m.impl("add_rms_norm", [](const Tensor& x, const Tensor& delta, const Tensor& gain, double eps) {
     return k25::rms_norm(x, delta, gain, eps);
   });
-  m.impl("float_linear", k25::float_linear);
   m.impl("route", k25::route);
   m.impl("best", k25::best);
   m.impl("log_sum_exp", k25::log_sum_exp);

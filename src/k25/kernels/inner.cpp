@@ -93,18 +93,6 @@ void product(const Matrix& matrix, int64_t block, int blocks, const Rows& x, con
   (matrix.scales ? rows_tile<true, !DOTS> : rows_tile<false, !DOTS>)(matrix, block, blocks, x, index, count, out);
 }
 
-void float_product(const float* weights, int64_t inputs, const float* x, int64_t stride, int count, float* out) {
-  v16f sum[FLOAT_ROWS] = {};
-  const float* rows[FLOAT_ROWS];
-  for (int m = 0; m < FLOAT_ROWS; ++m) rows[m] = x + std::min(m, count - 1) * stride;
-  for (int64_t k = 0; k < inputs; ++k) {
-    const v16f weight = load<v16f>(weights + k * LANES);
-#pragma GCC unroll 4
-    for (int m = 0; m < FLOAT_ROWS; ++m) sum[m] += weight * rows[m][k];
-  }
-  for (int m = 0; m < count; ++m) store(out + m * LANES, sum[m]);
-}
-
 void swiglu(const float* gate, const float* up, int64_t count, float* out) {
   for (int64_t i = 0; i < count; i += LANES) {
     const v16f g = load<v16f>(gate + i);
@@ -390,7 +378,7 @@ void to_float(const bf16* from, int64_t count, float* to) {
 
 #define K25_TEXT(name) #name
 #define K25_NAME(name) K25_TEXT(name)
-const Kernels K25_VARIANT = {K25_NAME(K25_VARIANT), DOTS, product, float_product, swiglu, attend, normalise,
+const Kernels K25_VARIANT = {K25_NAME(K25_VARIANT), DOTS, product, swiglu, attend, normalise,
                              to_bf16, to_float, add_scaled, best, log_sum_exp};
 
 }  // namespace k25

@@ -13,7 +13,6 @@ using bf16 = uint16_t;
 constexpr int LANES = 16;
 constexpr int CHUNK = 4;      // blocks of outputs that one work item computes
 constexpr int ROW_TILE = 8;   // activation rows that one pass over a chunk serves
-constexpr int FLOAT_ROWS = 4;
 constexpr int HEAD_GROUP = 16;
 constexpr int KEY_BLOCK = 64;
 
@@ -54,8 +53,6 @@ struct Kernels {
   bool dots_bf16;  // multiplies bf16 by bf16; false: widens weights to float
   // out (count, 64) = rows[index] times `blocks` <= CHUNK blocks of the matrix from `block` on. count <= ROW_TILE.
   void (*product)(const Matrix&, int64_t block, int blocks, const Rows&, const int32_t* index, int count, float* out);
-  // out (count, LANES) = rows of x, `stride` values apart, times weights (inputs, LANES). count <= FLOAT_ROWS.
-  void (*float_product)(const float* weights, int64_t inputs, const float* x, int64_t stride, int count, float* out);
   void (*swiglu)(const float* gate, const float* up, int64_t count, float* out);  // count a multiple of LANES
   void (*attend)(const Attention&);
   void (*normalise)(const float* x, const float* gain, int64_t count, float eps, float* out);

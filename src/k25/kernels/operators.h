@@ -3,11 +3,11 @@
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 
+#include <atomic>
 #include <cstring>
 #include <vector>
 
 #include "inner.h"
-#include "threads.h"
 
 namespace k25 {
 
@@ -16,20 +16,26 @@ extern const Kernels* chosen;
 using at::Tensor;
 constexpr int64_t ITEM = CHUNK * LANES;  // outputs of one work item
 
+
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// Microseconds that waking torch's threads takes: under one where they spin, tens where they sleep. Measured once.
+double wake_time();
 
 // One thread's microseconds for reading weights and multiplying: what this takes on a core of about 25 GB/s and 160
 // bf16 GFLOP/s.
 inline double duration(int64_t bytes, int64_t products) { return double(bytes) / 25e3 + double(products) / 80e3; }
 
-// Runs items 0..count - 1 on as many threads as torch is told to use. Handing over less than a few microseconds costs
-// more than it saves, and so does waking a thread that sleeps for less than tens of them.
+// Runs items 0..count - 1, each thread taking the next free one; alone where waking the others costs what they save.
 template <class F>
 void for_items(int64_t count, double microseconds, const F& run) {
-  Job job{[](const void* what, int64_t item) { (*static_cast<const F*>(what))(item); }, &run, count};
-  const int64_t helpers = microseconds < 2 ? 0 : std::min<int64_t>(count, at::get_num_threads()) - 1;
-  if (helpers < 1) return job.take_items();
-  work_together(job, int(helpers), microseconds > 20);
+  const bool alone = microseconds < 2 || at::get_num_threads() == 1 || microseconds < 2 * wake_time();
+  const int64_t threads = alone ? 1 : std::min<int64_t>(count, at::get_num_threads());
+  std::atomic<int64_t> next{0};
+  at::parallel_for(0, threads, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t worker = begin; worker < end; ++worker)
+      for (int64_t item; (item = next++) < count;) run(item);
+  });
 }
 
 inline bool is_bf16(const Tensor& x) { return x.scalar_type() == at::kBFloat16; }

@@ -130,24 +130,6 @@ class PackedLinear:
         return F.linear(x_TI, self.stack.plain(x_TI.dtype)[0])
 
 
-class FloatLinear:
-    """y = W x in float32 throughout, for a router's few outputs: x (T, I) -> (T, O), the same bits in any batch."""
-
-    def __init__(self, weight_OI: Tensor) -> None:
-        self._outputs = len(weight_OI)
-        self._weight = weight_OI.detach().float()
-        self._compiled = compiled()
-        if self._compiled:
-            blocks = F.pad(self._weight, (0, 0, 0, -self._outputs % _LANES)).unflatten(0, (-1, _LANES)).mT
-            self._weight = memory.empty(blocks.shape, blocks.dtype).copy_(blocks)
-
-    def __call__(self, x_TI: Tensor) -> Tensor:
-        """(T, I), contiguous -> (T, O)."""
-        if self._compiled:
-            return torch.ops.k25_kernels.float_linear.default(x_TI, self._weight, self._outputs)
-        return F.linear(x_TI, self._weight)
-
-
 class PackedHeads:
     """One matrix per head: x (T, H, I), its last axis dense -> (T, H, O). For MLA's key and value up-projections."""
 
