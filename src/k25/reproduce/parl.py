@@ -68,7 +68,7 @@ def learn(arm: str, trial: Trial, start: Path) -> Measurement:
             except Interrupted:
                 raise KeyboardInterrupt from None
     delegation, episodes = arm != "single agent", 4 if trial.quick else 64
-    sizes = (SMALL,) if trial.quick else (*TRAINED, *HELD_OUT)
+    sizes = (SMALL, LARGE, max(HELD_OUT)) if trial.quick else (*TRAINED, *HELD_OUT)
     tight = asyncio.run(measure(folder, start, Setting(BUDGET, delegation), sizes, episodes=episodes))
     loose = asyncio.run(measure(folder, start, Setting(LOOSE, delegation), sizes[-1:], episodes=episodes))
     numbers = {
