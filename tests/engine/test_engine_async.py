@@ -84,6 +84,20 @@ def test_a_task_that_is_cancelled_takes_its_request_along(model):
     run(scenario())
 
 
+def test_who_stops_waiting_for_new_weights_does_not_stop_the_engine(model):
+    async def go():
+        async with Engine(model) as engine:
+            # The engine's thread cannot look into its inbox until the waiting task is gone.
+            with engine._wake:
+                waiting = asyncio.create_task(engine.update_weights([], version=7))
+                await asyncio.sleep(0)
+                waiting.cancel()
+                await asyncio.gather(waiting, return_exceptions=True)
+            assert await engine.update_weights([]) == 8
+
+    run(go())
+
+
 def test_cancelling_by_name_ends_the_stream_with_that_reason(model):
     async def scenario():
         async with Engine(model) as engine:

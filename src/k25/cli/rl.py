@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from k25.rl.recipe import RLRecipe
 
 app = App(name="rl", help="Reinforcement learning: train a policy in environments, and watch it learn.")
-app.command("k25.cli.rl_watch:watch", name="watch", help="Show a run in the browser while it goes on.")
+app.command("k25.cli.rl_watch:watch", name="watch", help="Show a run in the terminal or in the browser.")
 app.command("k25.cli.rl_export:export_rft", name="export-rft", help="Write good rollouts as fine-tuning data.")
 
 
@@ -27,7 +27,7 @@ def train(
     *,
     out: Path | None = None,
     start_from: Annotated[str | None, Parameter(name=["--from"])] = None,
-    set_: Annotated[list[str] | None, Parameter(name=["--set"], negative="")] = None,
+    set_: Annotated[list[str] | None, Parameter(name=["--set"])] = None,
 ) -> None:
     """Train a policy by reinforcement learning from a recipe.
 
@@ -47,7 +47,7 @@ def train(
     folder = out or Path("runs") / Path(recipe).with_suffix("")
     console = Console(highlight=False)
     try:
-        _train(loaded, folder, console)
+        train_in(loaded, folder, console)
     except Interrupted as stopped:
         console.print(str(stopped), soft_wrap=True)
         sys.exit(130)
@@ -56,7 +56,8 @@ def train(
         sys.exit(1)
 
 
-def _train(recipe: "RLRecipe", folder: Path, console: Console) -> None:
+def train_in(recipe: "RLRecipe", folder: Path, console: Console) -> None:
+    """Train one recipe to its end in `folder`. Raises as `k25.rl.trainer.RLTrainer.fit` does."""
     from k25.cli.rl_display import RLDisplay
     from k25.rl.metrics import ROLLOUTS
     from k25.rl.trainer import RLTrainer

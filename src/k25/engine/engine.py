@@ -180,6 +180,10 @@ class Engine:
         future: Future[_T] = Future()
 
         def run() -> list[Event]:
+            # Nobody may wait any more: what was asked for is done all the same.
+            if not future.set_running_or_notify_cancel():
+                function()
+                return []
             try:
                 future.set_result(function())
             except Exception as error:

@@ -30,7 +30,7 @@ from k25.errors import InputError
 from k25.model import K25Model
 from k25.rl.advantages import Gate, Lessons, lessons
 from k25.rl.learner import PolicyLearner
-from k25.rl.metrics import CURVES, ROLLOUTS, readable, rollout_record
+from k25.rl.metrics import ROLLOUTS, readable, rollout_record
 from k25.rl.pacing import PacedSteps
 from k25.rl.packing import pack_samples
 from k25.rl.policy_engine import PolicyEngine, frozen_role, policy_role
@@ -39,6 +39,7 @@ from k25.rl.recipe import RLRecipe
 from k25.rl.rollouts import Group, GroupRequest, RolloutManager
 from k25.rl.scope import POLICY, MakeClient
 from k25.rl.toggle import Toggle, phase
+from k25.rl.watch.charts import ALL_CURVES
 from k25.train.metrics import JsonLines, Record, Sink
 from k25.train.parallel.ranks import Ranks
 from k25.train.run import Timing, TrainingFailed, TrainingRun
@@ -84,7 +85,7 @@ class RLTrainer(TrainingRun):
     clients: makers of model clients for roles beside the policy and the recipe's.
     """
 
-    curves = CURVES
+    curves = ALL_CURVES
 
     def __init__(
         self,
