@@ -2,6 +2,7 @@
 
 task:NAME             a task of `k25.tasks` (`k25 data tasks` lists them)
 swarm:NAME            agents that start agents
+verifiers:NAME        an installed environment of `verifiers`
 package.module:Class  your own
 """
 
@@ -18,6 +19,7 @@ from k25.rl.environment import Environment
 _FAMILIES = {
     "task": "k25.rl.task_environment:TaskEnvironment",
     "swarm": "k25.rl.parl:swarm_environment",
+    "verifiers": "k25.rl.verifiers_adapter:VerifiersEnvironment",
 }
 
 
@@ -25,7 +27,7 @@ def environment(name: str, options: Mapping[str, Any] | None = None) -> Environm
     """The environment called `name`, made with `options`. Raises InputError that names what does not fit."""
     family, colon, rest = name.partition(":")
     if not (family and colon and rest):
-        raise InputError(f"environment {name!r}: write task:NAME, swarm:NAME or package.module:Class")
+        raise InputError(f"environment {name!r}: write task:NAME, swarm:NAME, verifiers:NAME or package.module:Class")
     known = family in _FAMILIES
     make = _found(_FAMILIES[family] if known else name, name)
     if not known and not (isinstance(make, type) and issubclass(make, Environment)):
