@@ -12,6 +12,7 @@ CLAIMS = {
     "fusion": "fusion",
     "zero-vision-sft": "zero_vision_sft",
     "nano": "nano",
+    "toggle": "toggle",
 }
 
 
