@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from k25.cli.demo import checkpoint, learning, network, prompt, serving, swarm
+from k25.cli.demo import checkpoint, learning, network, prompt, reinforcement, serving, swarm
 
 Stage = Callable[[Console, Path], None]
 
@@ -22,6 +22,7 @@ _STAGES: dict[str, Stage] = {
     "The released model, counted without allocating it": checkpoint.inspect_release,
 }
 _LEARNING = "Nano learns: tokenizer, captions, text with pictures, long texts, text-only fine-tuning; then it answers"
+_REINFORCEMENT = "Nano learns by reward; an orchestrator learns when to split its work (PARL)"
 _SWARM = "A swarm beside a single agent, both scripted, in an offline world of real data"
 
 
@@ -34,7 +35,12 @@ def main(*, out: Path = Path("runs/demo"), full: bool = False) -> None:
         out: Folder for the files that the demonstration makes.
         full: Train nano by its whole recipe instead of a shortened one.
     """
-    stages: dict[str, Stage] = {**_STAGES, _LEARNING: partial(learning.show, full=full), _SWARM: swarm.show}
+    stages: dict[str, Stage] = {
+        **_STAGES,
+        _LEARNING: partial(learning.show, full=full),
+        _REINFORCEMENT: partial(reinforcement.show, full=full),
+        _SWARM: swarm.show,
+    }
     console = Console(highlight=False)
     out.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
