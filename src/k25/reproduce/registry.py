@@ -12,7 +12,9 @@ CLAIMS = {
     "fusion": "fusion",
     "zero-vision-sft": "zero_vision_sft",
     "nano": "nano",
+    "policy-optimisation": "policy_optimisation",
     "toggle": "toggle",
+    "visual-rl": "visual_rl",
 }
 
 
