@@ -9,10 +9,10 @@ import asyncio
 import hashlib
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
-from typing import Literal, Protocol, Self
+from typing import Literal, Protocol
 
 from k25.agent import ModelError, ModelRequest, ModelTurn, ToolCall, Usage
 from k25.chat import (
@@ -44,7 +44,7 @@ Form = Literal["thinking", "instant", "plain"]
 class TokenEvents(Protocol):
     """The events of one request, in order; closing them early ends the request."""
 
-    def __aiter__(self) -> Self: ...
+    def __aiter__(self) -> AsyncIterator[TokenEvent]: ...
 
     async def __anext__(self) -> TokenEvent: ...
 

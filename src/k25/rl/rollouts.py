@@ -188,7 +188,8 @@ class RolloutManager:
             allowance = TokenAllowance(self._token_budget, place.release, place.take)
         task = asyncio.create_task(self._rollout(request, number, allowance))
         self._tasks.add(task)
-        task.add_done_callback(lambda done: (self._tasks.discard(done), place.release()))
+        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda _: place.release())
         return Running(task, allowance)
 
     async def _feed(
