@@ -51,7 +51,7 @@ def test_rollouts_depend_on_the_seed_and_not_on_their_neighbours(nano):
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("add", {}, "write task:NAME"),
+        ("add", {}, "write task:NAME, swarm:NAME, verifiers:NAME or package"),
         ("task:ad", {}, "did you mean 'add'"),
         ("task:add", {"dificulty": 1}, "did you mean 'difficulty'"),
         ("task:add", {"difficulty": 99}, "outside 1 to"),
