@@ -10,6 +10,7 @@ from k25.cli.reproduce import main
 from k25.errors import InputError
 from k25.reproduce import CLAIMS, Findings, Measurement, find_claim
 from k25.reproduce.fusion import dip
+from k25.reproduce.muon_vs_adamw import sooner_by
 from k25.reproduce.nano import THRESHOLDS
 from k25.reproduce.stages import changed, recipe_of, shortened
 
@@ -48,6 +49,12 @@ def test_a_dip_is_measured_from_before_vision_came_to_the_worst_of_what_follows(
     points += [(60, 1.9), (65, 1.6), (70, 1.2), (100, 1.0)]
     assert dip(points, arrival=55) == pytest.approx(1.9 - 1.45)
     assert dip(points, arrival=0) == 0
+
+
+def test_a_speed_up_is_where_one_arm_first_stands_at_the_end_of_the_other():
+    slow = [(25.0, 0.1), (50.0, 0.4), (100.0, 0.8)]
+    assert sooner_by([(20.0, 0.5), (40.0, 0.9), (80.0, 0.7)], slow) == 2.5
+    assert sooner_by([(50.0, 0.3), (100.0, 0.7)], slow) == 0
 
 
 def test_clipping_holds_only_where_the_free_run_explodes():
