@@ -83,5 +83,5 @@ CLAIM = Claim(
     figure="no figure given; text-only fine-tuning is said to generalise better than text and vision",
     run=run,
     judge=judge,
-    minutes=22,
+    minutes=21,
 )
