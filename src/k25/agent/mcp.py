@@ -47,10 +47,12 @@ async def mcp_toolset(server: McpServer, *, prefix: str = "") -> AsyncIterator[T
     """
     try:
         from mcp import Client, StdioServerParameters
+        from mcp.client.stdio import stdio_client
     except ImportError:
         raise InputError('MCP servers need the package mcp; install it with: pip install "k25[agent]"') from None
-    target = server.url or StdioServerParameters(
-        command=server.command[0], args=list(server.command[1:]), env=dict(server.environment)
+    # Not every version of the package starts a program by itself.
+    target = server.url or stdio_client(
+        StdioServerParameters(command=server.command[0], args=list(server.command[1:]), env=dict(server.environment))
     )
     stack = contextlib.AsyncExitStack()
     try:

@@ -35,6 +35,7 @@ EXTRAS = {
     "hub": "checkpoints from the Hugging Face hub",
     "parquet": "training data in parquet files",
     "reasoning-gym": "its exercises as tasks",
+    "verifiers": "its environments for reinforcement learning",
 }
 
 # A line of the distribution's metadata that belongs to an extra: `k25[media,model]>=1; extra == "train"`.
