@@ -11,6 +11,7 @@ CLAIMS = {
     "qk-clip": "qk_clip",
     "fusion": "fusion",
     "zero-vision-sft": "zero_vision_sft",
+    "parl": "parl",
     "nano": "nano",
     "policy-optimisation": "policy_optimisation",
     "toggle": "toggle",
