@@ -13,6 +13,7 @@ from k25.reproduce.fusion import dip
 from k25.reproduce.muon_vs_adamw import sooner_by
 from k25.reproduce.nano import THRESHOLDS
 from k25.reproduce.stages import changed, recipe_of, shortened
+from k25.tasks import get_task
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -33,6 +34,14 @@ def test_an_unknown_claim_is_answered_with_the_nearest():
 def test_the_list_names_every_claim(capsys):
     main(json_=True)
     assert [claim["name"] for claim in json.loads(capsys.readouterr().out)] == list(CLAIMS)
+
+
+def test_thresholds_are_those_of_the_page_and_of_tasks_that_exist():
+    assert {get_task(name).name for name in THRESHOLDS} == set(THRESHOLDS)
+    stated = dict(re.findall(r"^\| `([a-z-]+)` \| (\d+) % \|", (DOCS / "train.md").read_text(), re.MULTILINE))
+    assert {name: round(100 * least) for name, least in THRESHOLDS.items()} == {
+        name: int(least) for name, least in stated.items()
+    }
 
 
 def test_one_bad_seed_breaks_a_threshold():

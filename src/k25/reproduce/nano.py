@@ -15,18 +15,19 @@ from k25.reproduce.stages import Say, nano_tokenizer, recipe_of, shortened, trai
 # Stages in order, and the share of each that a quick trial runs.
 STAGES = {"vision": 0.05, "joint": 0.01, "long-context": 0.05, "sft": 0.02}
 
-# Task (at difficulty 1) to the least share of right answers after the last stage, over every seed.
+# Task (at difficulty 1) to the least share of right answers after the last stage, over every seed. The best constant
+# answer to colour-counts is right in 9 % of exercises; a picture of that kind was never shown in fine-tuning.
 THRESHOLDS = {
-    "add": 0.5,
-    "modular-add": 0.8,
-    "compare": 0.9,
-    "copy": 0.9,
-    "reverse": 0.9,
+    "add": 0.9,
+    "modular-add": 0.9,
+    "compare": 0.8,
+    "copy": 0.95,
+    "reverse": 0.85,
     "sort": 0.9,
     "tool-calculator": 0.9,
     "tool-lookup": 0.9,
     "image-tool-cell": 0.9,
-    "colour-cell": 0.35,
+    "colour-counts": 0.15,
 }
 VALID_CALLS = 0.95
 
