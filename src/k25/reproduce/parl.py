@@ -37,16 +37,19 @@ _CURVES = ("quality", "width", "empty_jobs", "critical_steps", "delegated")
 
 def run(trial: Trial) -> dict[str, Measurement]:
     """One seed with all arms; the start is shared by all seeds."""
-    start = begin(trial.shared / ("parl-quick" if trial.quick else "parl"), trial.say, quick=trial.quick)
+    if trial.quick:
+        start = begin(trial.shared / "parl-quick", trial.say, demonstrations=400, share=0.05)
+    else:
+        start = begin(trial.shared / "parl", trial.say)
     return {arm: trial.once(arm.replace(" ", "-"), partial(learn, arm, trial, start)) for arm in ARMS}
 
 
-def begin(folder: Path, say: Say, *, quick: bool = False) -> Path:
-    """The start: demonstrations, a tokenizer, supervised fine-tuning."""
+def begin(folder: Path, say: Say, *, demonstrations: int = 8000, share: float = 1) -> Path:
+    """The start: demonstrations, a tokenizer, supervised fine-tuning for a share of its recipe's steps."""
     lines = folder / "demonstrations.jsonl"
     if not lines.is_file():
         say("demonstrations")
-        write_demonstrations(lines, Mixture(alone=0.3, sub_agents=0.6), 400 if quick else 8000)
+        write_demonstrations(lines, Mixture(alone=0.3, sub_agents=0.6), demonstrations)
     tokenizer = folder / "tokenizer"
     if not (tokenizer / "tiktoken.model").is_file():
         recipe = load_tokenizer_recipe("nano/parl-tokenizer").model_copy(update={"files": (lines,)})
@@ -54,7 +57,7 @@ def begin(folder: Path, say: Say, *, quick: bool = False) -> Path:
         train_from_recipe(recipe).save(tokenizer)
     changes = [f'data.sources.demonstrations.path="{lines}"']
     stage = recipe_of("nano/parl-start", seed=0, tokenizer=tokenizer, changes=changes)
-    return train_stage(shortened(stage, 0.05 if quick else 1), folder / "start", say)
+    return train_stage(shortened(stage, share), folder / "start", say)
 
 
 def learn(arm: str, trial: Trial, start: Path) -> Measurement:

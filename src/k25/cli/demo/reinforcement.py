@@ -1,6 +1,7 @@
 """The demonstration's reinforcement learning: nano by ability, then an orchestrator that learns when to split work."""
 
 import asyncio
+import functools
 from pathlib import Path
 
 from rich.console import Console
@@ -14,7 +15,8 @@ from k25.train.start import EXPORT
 
 # Updates of the shortened schedule, and prompts of one of them.
 _UPDATES, _PROMPTS = 6, 8
-_PARL_SHARE = 0.5
+# Of the orchestrator: demonstrations, and shares of the steps of its imitation and of its reinforcement learning.
+_DEMONSTRATIONS, _START_SHARE, _PARL_SHARE = 4000, 0.25, 0.4
 # Rows of the tables that are measured (the last is in no training), critical steps allowed, tables of each size.
 _SIZES, _BUDGET, _EPISODES = (2, 16, 20), 16, 32
 
@@ -25,7 +27,11 @@ def show(console: Console, out: Path, *, full: bool) -> None:
     console.print("recipes/nano/rl: text, tools and pictures, rewarded by exact answers")
     _train(_by_ability(home / "sft", full), home / "rl", console)
     console.print("recipes/nano/parl: tables to fill in; frozen sub-agents; auxiliary rewards that fade")
-    start = begin(home / "parl", lambda line: console.print(line, style="dim", markup=False))
+    said = functools.partial(console.print, style="dim", markup=False)
+    if full:
+        start = begin(home / "parl", said)
+    else:
+        start = begin(home / "parl", said, demonstrations=_DEMONSTRATIONS, share=_START_SHARE)
     _train(_parl(start, full), home / "parl" / "run", console)
     console.print(_before_and_after(start, home / "parl" / "run"))
 
