@@ -1,9 +1,9 @@
 """The policy objective with its mask, with PPO's, and without one (Kimi K2.5 report, arXiv 2602.02276, section 4.4.2).
 
 The start has imitated demonstrations of sorting of which most are wrong (`k25.rl.experiments.mixed_demonstrations`), so
-that it can sort and mostly does not. The arms with and without masks make two updates from each of ten sets of
-rollouts: in the second, tokens are off-policy, which is where masks differ. `on-policy` makes ten updates, each from
-rollouts of its own, where every ratio is 1 and all masks are the same.
+that it can sort and mostly does not. Every arm makes ten updates. In `on-policy` each has rollouts of its own, every
+ratio is 1, and all masks are the same; the others make two updates from each set of rollouts: in the second, tokens are
+off-policy, which is where masks differ.
 """
 
 from functools import partial
@@ -19,13 +19,13 @@ from k25.train.start import EXPORT
 
 ON_POLICY, OURS, PPO, NO_MASK = "on-policy", "mask", "PPO", "no mask"
 _ARMS = {
-    ON_POLICY: ["push_every=1", "steps=10", "schedule.stable=10"],
-    OURS: [],
-    PPO: ['objective.mask="ppo"'],
-    NO_MASK: ['objective.mask="none"'],
+    ON_POLICY: [],
+    OURS: ["push_every=2"],
+    PPO: ["push_every=2", 'objective.mask="ppo"'],
+    NO_MASK: ["push_every=2", 'objective.mask="none"'],
 }
 _TASK, _DIFFICULTY, _MAX_TOKENS = "sort", 3, 64
-_DEMONSTRATIONS, _RIGHT = 12_000, 0.15
+_DEMONSTRATIONS, _RIGHT = 12_000, 0.1
 _WANTED = 0.55
 _QUICK_SHARE, _QUICK_CHANGES = 0.1, ("steps=2", "schedule.stable=2", "prompts_per_step=8", "group_size=4")
 
@@ -77,17 +77,16 @@ def _mean(points: list[tuple[float, float]]) -> float:
 
 
 def judge(findings: Findings) -> Reading:
-    """The start's and the arms' accuracy; the threshold is for the report's objective, with every seed."""
+    """The start's and the arms' accuracy; the threshold is for updates on-policy, with every seed."""
     start = findings.mean("start", "accuracy")
     mean = {arm: findings.mean(arm, "accuracy") for arm in _ARMS}
-    worst = {arm: min(findings.every(arm, "accuracy")) for arm in (ON_POLICY, OURS)}
+    worst = min(findings.every(ON_POLICY, "accuracy"))
     ours = f"from {start:.0%} to " + ", ".join(f"{mean[arm]:.0%} ({arm})" for arm in _ARMS)
     return Reading(
         ours,
         (
-            Check(f"ten updates lift accuracy to at least {_WANTED:.0%}, with every seed", worst[ON_POLICY] >= _WANTED),
-            Check("so do ten sets of rollouts under the mask, with every seed", worst[OURS] >= _WANTED),
-            Check("the mask does at least as well as PPO's clip", mean[OURS] >= mean[PPO]),
+            Check(f"ten updates lift accuracy to at least {_WANTED:.0%}, with every seed", worst >= _WANTED),
+            Check("off-policy, the mask does at least as well as PPO's clip", mean[OURS] >= mean[PPO]),
             Check("and as no mask", mean[OURS] >= mean[NO_MASK]),
         ),
     )
