@@ -48,7 +48,7 @@ def k25(*arguments, cwd, wait=True, **environment):
 
 
 def asked(url, run="r", **more):
-    options = {"model": "big", "sub-model": "small", "base-url": url, "run": run} | more
+    options = {"model": "big", "sub-model": "small", "base-url": url, "out": run} | more
     return ["the question", *(word for name, value in options.items() for word in (f"--{name}", value))]
 
 
@@ -78,6 +78,7 @@ def test_ctrl_c_stops_and_resume_goes_on(tmp_path):
     with scripted_server(SCRIPTS, latency=0.4) as (url, received):
         program = k25(*asked(url), cwd=tmp_path, wait=False)
         while len(received) < 3:
+            assert program.poll() is None, program.communicate()[1]
             time.sleep(0.02)
         program.send_signal(signal.SIGINT)
         out, err = program.communicate(timeout=30)

@@ -3,10 +3,14 @@
 Each stage is a function in a module of this folder; it prints what it does and leaves its files in the demo's folder.
 """
 
+import os
 import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+
+# Waiting threads must sleep, not spin: on a busy machine spinning costs most of the speed. Read when torch is loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from rich.console import Console
 
