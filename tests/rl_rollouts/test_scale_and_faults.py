@@ -191,6 +191,8 @@ class WithServer(Trivial):
         async with scope.instances.lease() as server:
             if example.key == "0/0" and self.fault:
                 os.kill(server.process.pid, self.fault)
+                if self.fault == signal.SIGKILL:
+                    await server.process.wait()
 
             @tool(timeout=0.5)
             async def ask(text: str) -> str:
