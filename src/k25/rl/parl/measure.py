@@ -40,7 +40,10 @@ class Setting:
 async def measure(
     policy: Path, sub_agent: Path, setting: Setting, sizes: Sequence[int], *, episodes: int
 ) -> dict[int, dict[str, float]]:
-    """Means of the environment's metrics over `episodes` episodes of each size; rollouts that failed raise.
+    """Means of the environment's metrics over `episodes` episodes of each size.
+
+    `failed` is the share of episodes that had no end, such as those that outgrew the context: their table counts as
+    empty, and the other means leave them out. Raises RuntimeError where no episode came to an end.
 
     policy, sub_agent: checkpoints or finished runs. Raises InputError where they are not.
     """
@@ -64,8 +67,10 @@ async def measure(
                 for index in range(episodes)
             )
             done = [rollout for group in [each async for each in manager.groups(request)] for rollout in group]
-            failed = [rollout.failed for rollout in done if rollout.failed]
-            if failed:
-                raise RuntimeError(f"{len(failed)} of {len(done)} episodes failed: {failed[0]}")
-            found[size] = {name: fmean(rollout.metrics[name] for rollout in done) for name in done[0].metrics}
+            whole = [rollout for rollout in done if not rollout.failed]
+            if not whole:
+                raise RuntimeError(f"none of {len(done)} episodes came to an end: {done[0].failed}")
+            means = {name: fmean(rollout.metrics[name] for rollout in whole) for name in whole[0].metrics}
+            share = len(whole) / len(done)
+            found[size] = {**means, "quality": means["quality"] * share, "failed": 1 - share}
     return found
