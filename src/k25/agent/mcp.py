@@ -46,8 +46,9 @@ async def mcp_toolset(server: McpServer, *, prefix: str = "") -> AsyncIterator[T
         InputError: the package mcp is missing, or the server cannot be reached.
     """
     try:
-        from mcp import Client, StdioServerParameters
         from mcp.client.stdio import stdio_client
+
+        from mcp import Client, StdioServerParameters
     except ImportError:
         raise InputError('MCP servers need the package mcp; install it with: pip install "k25[agent]"') from None
     # Not every version of the package starts a program by itself.

@@ -26,7 +26,7 @@ _STAGES: dict[str, Stage] = {
     "The released model, counted without allocating it": checkpoint.inspect_release,
 }
 _LEARNING = "Nano learns: tokenizer, captions, text with pictures, long texts, text-only fine-tuning; then it answers"
-_REINFORCEMENT = "Nano learns by reward; an orchestrator learns when to split its work (PARL)"
+_REINFORCEMENT = "Nano learns by reward; an orchestrator of sub-agents makes its first updates (PARL)"
 _SWARM = "A swarm beside a single agent, both scripted, in an offline world of real data"
 
 
