@@ -32,6 +32,7 @@ ARMS: Mapping[str, Mapping[str, Any]] = {
 TRAINED, HELD_OUT = (2, 4, 8, 16), (3, 6, 12, 20)
 SMALL, LARGE = 2, 16
 BUDGET, LOOSE = 16, 40
+_QUICK_SHARE = 0.15
 _CURVES = ("quality", "width", "empty_jobs", "critical_steps", "delegated")
 
 
@@ -63,7 +64,9 @@ def begin(folder: Path, say: Say, *, demonstrations: int = 8000, share: float = 
 def learn(arm: str, trial: Trial, start: Path) -> Measurement:
     """Train one arm and measure it."""
     folder = trial.folder / f"run-{arm.replace(' ', '-')}"
-    recipe = recipe_of_arm(arm, trial.seed, start, quick=trial.quick)
+    recipe = recipe_of_arm(arm, trial.seed, start, share=_QUICK_SHARE if trial.quick else 1)
+    if trial.quick:
+        recipe = recipe.model_copy(update={"prompts_per_step": 2, "group_size": 2})
     if not (folder / EXPORT).is_dir():
         with ranks(recipe.parallel) as here:
             try:
@@ -84,17 +87,21 @@ def learn(arm: str, trial: Trial, start: Path) -> Measurement:
     return Measurement(numbers, _curves(folder))
 
 
-def recipe_of_arm(arm: str, seed: int, start: Path, *, quick: bool = False) -> RLRecipe:
-    """The recipe `nano/parl` as an arm changes it."""
+def recipe_of_arm(arm: str, seed: int, start: Path, *, share: float = 1) -> RLRecipe:
+    """The recipe `nano/parl` as an arm changes it, with a share of its updates; the fading is shortened alike."""
     recipe = load_rl_recipe(
-        "nano/parl",
-        [f'model.start_from="{start}"', f'roles.sub-agent.start_from="{start}"', f"seed={seed}"]
-        + (["steps=4", "schedule.stable=4", "prompts_per_step=2", "group_size=2"] if quick else []),
+        "nano/parl", [f'model.start_from="{start}"', f'roles.sub-agent.start_from="{start}"', f"seed={seed}"]
     )
     (environment,) = recipe.environments
-    changes = {"schedule": {"fade": 2}} if quick else {}
-    options = _merged(_merged(environment.options, changes), ARMS[arm])
-    return recipe.model_copy(update={"environments": (environment.model_copy(update={"options": options}),)})
+    updates, fade = (max(1, round(whole * share)) for whole in (recipe.steps, environment.options["schedule"]["fade"]))
+    options = _merged(_merged(environment.options, {"schedule": {"fade": fade}}), ARMS[arm])
+    return recipe.model_copy(
+        update={
+            "steps": updates,
+            "schedule": recipe.schedule.model_copy(update={"stable": updates}),
+            "environments": (environment.model_copy(update={"options": options}),),
+        }
+    )
 
 
 def _merged(options: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

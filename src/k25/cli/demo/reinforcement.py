@@ -50,11 +50,7 @@ def _by_ability(start: Path, full: bool) -> RLRecipe:
 
 
 def _parl(start: Path, full: bool) -> RLRecipe:
-    recipe = recipe_of_arm("parl", 0, start)
-    if full:
-        return recipe
-    steps = round(recipe.steps * _PARL_SHARE)
-    return recipe.model_copy(update={"steps": steps, "schedule": recipe.schedule.model_copy(update={"stable": steps})})
+    return recipe_of_arm("parl", 0, start, share=1 if full else _PARL_SHARE)
 
 
 def _before_and_after(start: Path, trained: Path) -> Table:
