@@ -124,6 +124,16 @@ def test_endless_output_is_cut(sandbox, tmp_path):
     assert "wrote more than" in done.stopped
 
 
+def test_a_program_whose_output_nobody_reads_is_killed_without_waiting_for_a_reader(sandbox, tmp_path):
+    async def flooded() -> int:
+        process = await sandbox.start(["yes"], tmp_path, TIGHT)
+        await asyncio.sleep(0.3)
+        await process.kill("enough")
+        return await process.wait()
+
+    assert asyncio.run(asyncio.wait_for(flooded(), 20)) != 0
+
+
 def test_a_file_cannot_grow_without_end(sandbox, tmp_path):
     run(sandbox, tmp_path, "sh", "-c", "cat /dev/zero > big")
     assert (tmp_path / "big").stat().st_size == TIGHT.file_bytes

@@ -82,7 +82,8 @@ class SandboxProcess:
         if self.running:
             self.stopped = self.stopped or reason
             await self._end()
-        await self.wait()
+        # asyncio says that a process has ended only once its pipes have: what nobody reads any more would stay in them.
+        await asyncio.gather(self.wait(), _discard(self.stdout), _discard(self.stderr))
 
     async def _end(self) -> None:
         if self._kill_command:
@@ -107,3 +108,9 @@ class SandboxProcess:
             cpu_seconds = used.cpu_seconds
             left = self._started + self.limits.wall_seconds - time.monotonic()
             await asyncio.sleep(min(pause, max(left, 0.01)))
+
+
+async def _discard(stream: asyncio.StreamReader) -> None:
+    with contextlib.suppress(RuntimeError):  # somebody else is reading
+        while await stream.read(1 << 16):
+            pass
