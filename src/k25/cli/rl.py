@@ -65,7 +65,8 @@ def train_in(recipe: "RLRecipe", folder: Path, console: Console) -> None:
     from k25.train.report import FILE_NAME as REPORT
     from k25.train.start import EXPORT
 
-    with ranks(recipe.parallel) as here, RLDisplay(console, f"{folder.name} (rl)", recipe.steps) as display:
+    title = folder.name if folder.name == recipe.stage else f"{folder.name} ({recipe.stage})"
+    with ranks(recipe.parallel) as here, RLDisplay(console, title, recipe.steps) as display:
         trainer = RLTrainer(recipe, folder, here, watchers=[display])
         if trainer.state.step:
             console.print(f"continuing after step {trainer.state.step} of {recipe.steps}")

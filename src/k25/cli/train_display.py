@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from k25.cli.time_left import TimeLeft
 from k25.train.metrics import Record
 
 _SECONDS_BETWEEN_LINES = 10.0
@@ -29,6 +30,7 @@ class TrainingDisplay:
         self._accuracy: dict[str, float] = {}
         self._clips = self._skips = 0
         self._next_line = 0.0
+        self._left = TimeLeft()
 
     def __enter__(self) -> Self:
         if self._live:
@@ -48,7 +50,7 @@ class TrainingDisplay:
         elif "accuracy" in record:
             self._accuracy = record["accuracy"]
             if not self._live:
-                self._console.print(f"step {record['step']}: {_accuracies(self._accuracy)}")
+                self._console.print(f"step {record['step']}: {_accuracies(self._accuracy)}", soft_wrap=True)
         else:
             self._last = record
             self._clips += record["clipped_heads"]
@@ -69,10 +71,12 @@ class TrainingDisplay:
             self._progress.update(self._task, completed=record["step"])
             self._live.update(Group(self._progress, self._table()))
             return
+        left = self._left.after(record["step"], self._steps)
         now = time.monotonic()
         if now >= self._next_line or record["step"] == self._steps:
             self._next_line = now + _SECONDS_BETWEEN_LINES
-            self._console.print(f"{self._title} {record['step']}/{self._steps}: {self._line(record)}")
+            line = f"{self._title} {record['step']}/{self._steps}: {self._line(record)}{left}"
+            self._console.print(line, soft_wrap=True)
 
     def _line(self, record: Record) -> str:
         return (

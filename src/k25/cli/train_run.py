@@ -58,7 +58,8 @@ def train(recipe: Recipe, folder: Path, console: Console) -> None:
 
     with ranks(recipe.parallel) as here:
         console.quiet = not here.first
-        with TrainingDisplay(console, f"{folder.name} ({recipe.stage})", recipe.steps) as display:
+        title = folder.name if folder.name == recipe.stage else f"{folder.name} ({recipe.stage})"
+        with TrainingDisplay(console, title, recipe.steps) as display:
             form: Literal["plain"] | None = None if recipe.stage == "sft" else "plain"
             monitor = task_monitor(recipe.monitor, form) if recipe.monitor.tasks else None
             trainer = Trainer(recipe, folder, here, monitor=monitor, watchers=[display])

@@ -1,11 +1,14 @@
 """`k25 demo`: everything that is built so far, shown in a few minutes on a laptop.
 
-Each stage is a function in a module of this folder; it prints what it does and leaves its files in the demo's folder.
+course      stages one after the other: what is left, what is kept
+checkpoint, prompt, network, serving        the random nano network and the release
+learning, questions, reinforcement          nano learns, and is asked what it has learnt
+swarm                                       a swarm beside a single agent
+summary, page                               the final table, report.html
 """
 
 import os
-import time
-from collections.abc import Callable
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -13,45 +16,59 @@ from pathlib import Path
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from rich.console import Console
+from rich.markup import escape
 
-from k25.cli.demo import checkpoint, learning, network, prompt, reinforcement, serving, swarm
+from k25.cli.demo import checkpoint, learning, network, page, prompt, reinforcement, serving, summary, swarm
+from k25.cli.demo.course import Place, Stage, StageFailed, run_stages
+from k25.train.run import Interrupted, TrainingFailed
 
-Stage = Callable[[Console, Path], None]
-
-_STAGES: dict[str, Stage] = {
-    "A nano network, written in the released INT4 layout and read back": checkpoint.show,
-    "A conversation with a picture and a video becomes a prompt": prompt.show,
-    "The same stream through both forms of attention": network.show,
-    "The network behind an OpenAI-compatible API: a streamed turn and a forced tool call": serving.show,
-    "The released model, counted without allocating it": checkpoint.inspect_release,
-}
-_LEARNING = "Nano learns: tokenizer, captions, text with pictures, long texts, text-only fine-tuning; then it answers"
-_REINFORCEMENT = "Nano learns by reward; an orchestrator of sub-agents makes its first updates (PARL)"
-_SWARM = "A swarm beside a single agent, both scripted, in an offline world of real data"
+STAGES = (
+    Stage("checkpoint", "A nano network in the released INT4 layout, written and read back", (6, 6), checkpoint.show,
+          leaves=(f"{checkpoint.FOLDER}/config.json", f"{checkpoint.FOLDER}-again/config.json")),
+    Stage("prompt", "A conversation with a picture and a video becomes a prompt", (8, 8), prompt.show,
+          leaves=(f"{checkpoint.FOLDER}/tiktoken.model", prompt.CONVERSATION, prompt.PICTURE, prompt.VIDEO)),
+    Stage("network", "The same stream through both forms of attention", (3, 3), network.show),
+    Stage("serving", "An OpenAI-compatible API: a streamed turn, a forced tool call", (40, 40), serving.show),
+    Stage("release", "The released model, counted without allocating it", (3, 3), checkpoint.inspect_release),
+    Stage("vision", "Nano learns: a tokenizer, then captions", (35, 45), partial(learning.learn, "vision"),
+          run="vision"),
+    Stage("joint", "Nano learns: text with pictures", (150, 600), partial(learning.learn, "joint"), run="joint"),
+    Stage("long-context", "Nano learns: long texts", (12, 45), partial(learning.learn, "long-context"),
+          run="long-context"),
+    Stage("sft", "Nano learns: text-only conversations", (80, 210), partial(learning.learn, "sft"), run="sft"),
+    Stage("answers", "Nano answers: texts, pictures, tools", (20, 20), learning.ask),
+    Stage("rl", "Nano learns by reward", (40, 300), reinforcement.by_ability, run="rl"),
+    Stage("parl-start", "An orchestrator and its sub-agents learn by imitation", (75, 250), reinforcement.imitate,
+          run="parl/start"),
+    Stage("parl", "The orchestrator's first updates of PARL", (120, 300), reinforcement.orchestrate, run="parl/run"),
+    Stage("swarm", "A swarm beside a single agent, both scripted", (20, 20), swarm.show, leaves=swarm.LEAVES),
+)  # fmt: skip
 
 
 def main(*, out: Path = Path("runs/demo"), full: bool = False) -> None:
     """Run the demonstration of everything that is built so far.
 
-    It can be interrupted and run again: finished training is kept, the rest is made anew.
+    It can be interrupted and run again: finished stages are kept, training goes on where it was.
 
     Args:
         out: Folder for the files that the demonstration makes.
         full: Train nano by its whole recipe instead of a shortened one.
     """
-    stages: dict[str, Stage] = {
-        **_STAGES,
-        _LEARNING: partial(learning.show, full=full),
-        _REINFORCEMENT: partial(reinforcement.show, full=full),
-        _SWARM: swarm.show,
-    }
-    console = Console(highlight=False)
+    place = Place(Console(highlight=False), out, full)
     out.mkdir(parents=True, exist_ok=True)
-    start = time.perf_counter()
-    for number, (title, stage) in enumerate(stages.items(), start=1):
-        console.rule(f"[bold]{number}/{len(stages)}  {title}", align="left")
-        stage(console, out)
-        console.print()
-    console.print(f"Finished in {time.perf_counter() - start:.0f} s; files are in {out}/.")
-    home = out / ("nano" if full else "nano-short") / "sft"
-    console.print(f"Next: k25 chat {home / 'model'}, k25 eval {home}, k25 swarm --help", soft_wrap=True)
+    try:
+        measured = run_stages(STAGES, place)
+    except (Interrupted, KeyboardInterrupt):
+        print(f"\nstopped; the same command goes on where it was ({out})", file=sys.stderr)
+        sys.exit(130)
+    except (StageFailed, TrainingFailed) as failure:
+        Console(stderr=True, highlight=False).print(f"[bold red]error:[/] {escape(str(failure))}", soft_wrap=True)
+        sys.exit(1)
+    place.console.rule("[bold]What was measured", align="left")
+    place.console.print(summary.schedule_text(place), soft_wrap=True)
+    place.console.print()
+    place.console.print(summary.table(summary.parts(measured)))
+    place.console.print(f"\nWith curves and all files: {page.write_page(place, measured)}", soft_wrap=True)
+    place.console.print("\nNext:")
+    for command, purpose in summary.next_commands(place, measured):
+        place.console.print(f"  {command}  [dim]# {purpose}[/]", soft_wrap=True)

@@ -1,21 +1,21 @@
 """The demonstration's forward pass: text, a picture and a video in one stream, materialised and absorbed."""
 
 import json
-from pathlib import Path
 
 import torch
-from rich.console import Console
 
 from k25.chat import Tokenizer, VideoChunk, parse_messages, parse_tools, render
 from k25.checkpoint import load_model
 from k25.cli.demo import checkpoint, prompt
+from k25.cli.demo.course import Measured, Place, StageFailed
 from k25.media import ImageInput, MediaProcessor, VideoCount, VideoInput, open_path
 from k25.model import CachedKeys, K25Model, LatentCache, Segments, StreamKeys
 
 
 @torch.no_grad()
-def show(console: Console, out: Path) -> None:
+def show(place: Place) -> Measured:
     """Run the prompt once as a whole and once token by token over the latent cache; the logits must agree."""
+    console, out = place.console, place.out
     model = load_model(out / checkpoint.FOLDER, dtype=torch.float32)
     batch = MediaProcessor()([ImageInput(open_path(out / prompt.PICTURE)), VideoInput(open_path(out / prompt.VIDEO))])
     image, video = batch.counts
@@ -43,7 +43,8 @@ def show(console: Console, out: Path) -> None:
     loads = whole.tokens_per_expert_ME.max(1).values / whole.tokens_per_expert_ME.float().mean(1)
     console.print(f"busiest expert over the mean, per layer: {', '.join(f'{load:.1f}' for load in loads.tolist())}")
     if difference > 1e-3:
-        raise RuntimeError("the two forms of attention disagree")
+        raise StageFailed("the two forms of attention disagree")
+    return {}
 
 
 def _token_by_token(model: K25Model, tokens: torch.Tensor, features: torch.Tensor) -> torch.Tensor:

@@ -7,12 +7,12 @@ from pathlib import Path
 import av
 import numpy as np
 from PIL import Image, ImageDraw
-from rich.console import Console
 
 import k25
 from k25.chat.tokenizer_training import train_tokenizer
 from k25.cli import render, tokens
 from k25.cli.demo import checkpoint
+from k25.cli.demo.course import Measured, Place
 from k25.model import preset
 
 CONVERSATION = "conversation.json"
@@ -21,8 +21,9 @@ VIDEO = "moving.mp4"
 _FRAMES, _RATE, _SIDE = 7, 2, 112
 
 
-def show(console: Console, out: Path) -> None:
+def show(place: Place) -> Measured:
     """Write the media, a tokenizer and a conversation; run `k25 render` and `k25 tokens` on them."""
+    console, out = place.console, place.out
     tokenizer_folder = out / checkpoint.FOLDER
     sources = sorted(Path(k25.__file__).parent.rglob("*.py"))
     train_tokenizer((path.read_text(encoding="utf-8") for path in sources), preset("nano").text.vocab_size).save(
@@ -35,6 +36,7 @@ def show(console: Console, out: Path) -> None:
     render.main(out / CONVERSATION, tokenizer=tokenizer_folder)
     console.print(f"k25 tokens {out / PICTURE} {out / VIDEO}", style="dim")
     tokens.main([out / PICTURE, out / VIDEO])
+    return {}
 
 
 def _conversation() -> dict[str, object]:

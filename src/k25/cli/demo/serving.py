@@ -11,6 +11,7 @@ from k25.agent.schema import check_arguments
 from k25.cli.chat_client import Endpoint, Json, Reply
 from k25.cli.chat_local import local_server
 from k25.cli.demo import checkpoint, prompt
+from k25.cli.demo.course import Measured, Place, StageFailed
 
 _ZOOM = {
     "type": "object",
@@ -23,13 +24,15 @@ _ZOOM = {
 }
 
 
-def show(console: Console, out: Path) -> None:
+def show(place: Place) -> Measured:
     """Serve the random nano checkpoint and speak to it as any client of an OpenAI-compatible API would."""
+    console, out = place.console, place.out
     source = out / checkpoint.FOLDER
     console.print(f"k25 serve {source}    (compiles its CPU kernels once, about half a minute)", style="dim")
     with local_server(str(source)) as url:
         console.print(f"The server answers at {url}; its chat page is at the same address while it runs.")
         asyncio.run(_talk(console, Endpoint(f"{url}/v1"), out))
+    return {}
 
 
 async def _talk(console: Console, endpoint: Endpoint, out: Path) -> None:
@@ -45,16 +48,16 @@ async def _talk(console: Console, endpoint: Endpoint, out: Path) -> None:
     console.print(f"A picture and a question; the answer came in {pieces} pieces. Random weights talk nonsense:")
     console.print(repr(said[:72]), style="dim", markup=False)
     if not said or reply.finish_reason is None:
-        raise RuntimeError("the streamed turn did not come to its end")
+        raise StageFailed("the streamed turn did not come to its end")
     zoom = {"name": "zoom", "description": "Enlarge a part of the picture.", "parameters": _ZOOM}
     body |= {"tools": [{"type": "function", "function": zoom}], "max_tokens": 256, "thinking": {"type": "disabled"}}
     _, reply = await _stream(endpoint, body | {"tool_choice": {"type": "function", "function": {"name": "zoom"}}})
     call = next(iter(reply.tool_calls.values()), None)
     if call is None:
-        raise RuntimeError("the forced tool call is missing")
+        raise StageFailed("the forced tool call is missing")
     problems = check_arguments(json.loads(call.arguments), _ZOOM)
     if problems:
-        raise RuntimeError(f"the tool call breaks its schema: {problems[0]}")
+        raise StageFailed(f"the tool call breaks its schema: {problems[0]}")
     console.print(f"A forced tool call: {call.name}({call.arguments}) fits its JSON schema, random weights or not.")
 
 
