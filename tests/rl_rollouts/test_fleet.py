@@ -160,6 +160,67 @@ def test_an_engine_moves_to_the_role_that_has_more_work_once_it_is_idle():
     asyncio.run(moved())
 
 
+class Refusing(Counting):
+    """Another network: it takes the weights of its own role only."""
+
+    async def load(self, folder, version):
+        if not folder.startswith("policy"):
+            raise ModelError("the model has no weight of that name", 400)
+
+
+def test_an_engine_of_another_network_goes_back_to_its_role_and_is_never_moved_again():
+    async def tried():
+        engines = [Refusing("0"), Refusing("1"), Counting("2")]
+        fleet = Fleet({"policy": engines[:2], "sub-agent": engines[2:]})
+        await fleet.push("policy", "policy-1", 1)
+        await fleet.push("sub-agent", "frozen", 1)
+        loads = {"policy": 0.0, "sub-agent": 9.0}
+        assert [await fleet.rebalance(loads) for _ in range(3)] == [None] * 3
+        assert fleet.counts() == {"policy": 2, "sub-agent": 1}
+        assert [member.stays for member in fleet.members] == [True, True, False]
+
+    asyncio.run(tried())
+
+
+def test_a_role_that_has_lost_all_its_engines_takes_one_from_another():
+    async def taken():
+        engines = [Counting(str(number)) for number in range(3)]
+        fleet = Fleet({"policy": engines[:1], "sub-agent": engines[1:]})
+        await fleet.push("policy", "policy-1", 1)
+        await fleet.push("sub-agent", "frozen", 1)
+        fleet.members[0].lost = "it is gone"
+        await fleet.rebalance()
+        assert fleet.counts() == {"policy": 1, "sub-agent": 1}
+        await fleet.revive()
+        assert fleet.counts() == {"policy": 2, "sub-agent": 1}
+
+    asyncio.run(taken())
+
+
+def test_an_engine_that_was_started_anew_is_left_out_until_it_has_the_weights_again(nano, tmp_path):
+    async def answers():
+        async with Engine(nano.model, CONFIG) as one, Engine(load_source("nano").model, CONFIG) as other:
+            fleet = Fleet({"policy": [LocalEngine(one, tmp_path, "one"), LocalEngine(other, tmp_path, "other")]})
+            await fleet.push("policy", await export_weights(nano.model, tmp_path, 3), 3)
+            await one.update_weights([], 0)
+            request = GenerationRequest("a", [5, 600, 7], sampling=GREEDY)
+            events = await events_of(fleet.role("policy"), request)
+            left_out = fleet.counts(), fleet.members[0].lost
+            await fleet.revive()
+            return events, left_out, fleet.counts()
+
+    events, left_out, revived = asyncio.run(answers())
+    assert {event.policy_version for event in events} == {3}
+    assert left_out == ({"policy": 1}, "one: it has lost the weights, and was left out")
+    assert revived == {"policy": 2}
+
+
+def test_weights_of_a_run_taken_up_at_an_earlier_step_are_kept_and_later_ones_go(nano, tmp_path):
+    for version in (8, 9, 5):
+        asyncio.run(export_weights(nano.model, tmp_path, version))
+    assert [folder.name for folder in tmp_path.iterdir()] == ["version-5"]
+
+
 @asynccontextmanager
 async def served(count):
     """Servers in processes of their own, and engines that speak to them."""

@@ -5,7 +5,7 @@ too. `exercises` and `named_tasks` say what is asked, `attempt_all` asks, `task_
 """
 
 from k25.evaluation.attempts import Attempt, attempt_all, task_toolset
-from k25.evaluation.checkpoints import Checkpoint, load_checkpoint
+from k25.evaluation.checkpoints import Checkpoint, CheckpointReader, load_checkpoint, open_checkpoint
 from k25.evaluation.engine_client import EngineClient, Form, Policy, TokenEngine, TokenEvents
 from k25.evaluation.exercises import EVALUATION_SEED, SUITES, exercises, named_tasks
 from k25.evaluation.policies import PolicyClients
@@ -19,6 +19,7 @@ __all__ = [
     "SUITES",
     "Attempt",
     "Checkpoint",
+    "CheckpointReader",
     "Difference",
     "EngineClient",
     "Estimate",
@@ -36,6 +37,7 @@ __all__ = [
     "mean_difference",
     "mean_score",
     "named_tasks",
+    "open_checkpoint",
     "task_results",
     "task_toolset",
     "transcript",

@@ -136,6 +136,7 @@ class HttpEngine:
         if self._kind != "k25":
             raise InputError(f"{self.name}: vLLM takes no weights from here; start it again with the new checkpoint")
         try:
+            await self._knock()
             timeout = aiohttp.ClientTimeout(total=LOAD_SECONDS, sock_connect=CONNECT_SECONDS)
             body = {"folder": folder, "version": version}
             async with self._open().post(f"{self.name}/v1/k25/weights", json=body, timeout=timeout) as answer:
@@ -143,6 +144,12 @@ class HttpEngine:
                     raise ModelError(f"{self.name}: {await _refusal(answer)}", answer.status)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise EngineLostError(f"{self.name}: {type(error).__name__}: {error}") from None
+
+    async def _knock(self) -> None:
+        """A server that hangs is known before anyone waits for it as long as loading may take."""
+        timeout = aiohttp.ClientTimeout(total=CONNECT_SECONDS)
+        async with self._open().get(f"{self.name}/health", timeout=timeout):
+            pass
 
     async def _posted(self, path: str, body: JsonObject) -> aiohttp.ClientResponse:
         while True:

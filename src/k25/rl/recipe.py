@@ -112,6 +112,8 @@ class RLRecipe(StageRecipe):
         sampling: how the policy answers.
         rollouts: see `RolloutsConfig`.
         roles: frozen models by the name of the role that they play.
+        engines: URLs of running `k25 serve` servers by role, `policy` or one of `roles`; a role without any has an
+            engine in this process. They may change when a run is continued.
         seed: of prompts and rollouts.
     """
 
@@ -128,6 +130,7 @@ class RLRecipe(StageRecipe):
     sampling: SamplingConfig = SamplingConfig()
     rollouts: RolloutsConfig = RolloutsConfig()
     roles: dict[str, RoleConfig] = Field(default_factory=dict)
+    engines: dict[str, Annotated[tuple[str, ...], Field(min_length=1)]] = Field(default_factory=dict)
     seed: Annotated[int, Field(ge=0, lt=2**20)] = 0
 
     @model_validator(mode="after")
@@ -141,6 +144,12 @@ class RLRecipe(StageRecipe):
             raise ValueError("parallel.expert: reinforcement learning runs in one process for now; leave it at 1")
         if "policy" in self.roles:
             raise ValueError("roles.policy: the policy is the network in training; it starts from model.start_from")
+        for role in self.engines.keys() - {"policy"} - self.roles.keys():
+            raise ValueError(f"engines.{role}: there is no such role; {nearest(role, ['policy', *self.roles])}")
+        urls = [url.rstrip("/") for given in self.engines.values() for url in given]
+        for url in urls:
+            if urls.count(url) > 1:
+                raise ValueError(f"engines: {url} is there twice; a server has the weights of one role")
         return self
 
 

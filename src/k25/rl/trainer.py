@@ -18,10 +18,11 @@ import asyncio
 import json
 import threading
 import time
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
@@ -38,6 +39,7 @@ from k25.rl.prompts import Mixture, Prompts
 from k25.rl.recipe import RLRecipe
 from k25.rl.rollouts import Group, GroupRequest, RolloutManager
 from k25.rl.scope import POLICY, MakeClient
+from k25.rl.served_roles import WEIGHTS, ServedRoles, served_roles
 from k25.rl.toggle import Toggle, phase
 from k25.rl.watch.charts import ALL_CURVES
 from k25.train.metrics import JsonLines, Record, Sink
@@ -48,6 +50,8 @@ from k25.train.step import train_step
 # Beside the tensors of a checkpoint: budgets, and where the environments' schedules stand.
 TOGGLE, ENVIRONMENTS = "toggle.json", "environments.json"
 _LISTEN_SECONDS = 0.2
+# Gives whoever plays the policy the weights as they are now, as a version.
+Push = Callable[[int], Awaitable[None]]
 
 
 @runtime_checkable
@@ -105,6 +109,7 @@ class RLTrainer(TrainingRun):
         self.toggle = Toggle(recipe.toggle) if recipe.toggle else None
         self._scheduled = [made for made in self.prompts.environments if isinstance(made, Scheduled)]
         self._clients = dict(clients or {})
+        self._servers: Callable[[], dict[str, int]] = dict
         for environment in self._scheduled:
             environment.begin_run(recipe.steps)
         super().__init__(recipe, run, ranks, watchers=watchers)
@@ -121,12 +126,10 @@ class RLTrainer(TrainingRun):
 
     async def _learn(self, stopping: threading.Event) -> None:
         recipe, state = self.recipe, self.state
-        policy = PolicyEngine(state.learner.model, recipe, self.ranks)
         async with AsyncExitStack() as stack:
-            await stack.enter_async_context(policy.engine)
-            clients: dict[str, MakeClient] = {POLICY: policy_role(policy, self.start, recipe), **self._clients}
-            for name, config in recipe.roles.items():
-                clients[name] = await stack.enter_async_context(frozen_role(name, config, recipe, self.ranks))
+            served = await stack.enter_async_context(served_roles(recipe, self.start, self.run / WEIGHTS))
+            push, clients = await self._roles(stack, served)
+            self._servers = served.fleet.counts
             budget = recipe.rollouts.token_budget
             manager = await stack.enter_async_context(
                 RolloutManager(
@@ -147,12 +150,27 @@ class RLTrainer(TrainingRun):
                 )
             )
             while state.step < recipe.steps and not stopping.is_set():
-                await policy.push(state.step)
+                await push(state.step)
                 began = time.perf_counter()
                 groups = await _unless(stopping, paced.groups(state.step // recipe.push_every))
                 if groups is None:
                     return
                 await self._updates(groups, trainer, time.perf_counter() - began, stopping)
+
+    async def _roles(self, stack: AsyncExitStack, served: ServedRoles) -> tuple[Push, dict[str, MakeClient]]:
+        """What gives the policy new weights, and who plays each role: a server, or an engine in this process."""
+        recipe, model = self.recipe, self.state.learner.model
+        clients: dict[str, MakeClient] = {}
+        push: Push = partial(served.push, model)
+        if POLICY not in served.roles:
+            policy = PolicyEngine(model, recipe, self.ranks)
+            await stack.enter_async_context(policy.engine)
+            push, clients[POLICY] = policy.push, policy_role(policy, self.start, recipe)
+        clients |= {**self._clients, **served.roles}
+        for name in (each for each in recipe.roles if each not in served.roles):
+            role = frozen_role(name, recipe.roles[name], recipe, self.ranks)
+            clients[name] = await stack.enter_async_context(role)
+        return push, clients
 
     def _requests(self, push: int, first: int) -> list[GroupRequest]:
         """The requests of all updates that one set of weights serves, those before the step `first` left out."""
@@ -189,6 +207,7 @@ class RLTrainer(TrainingRun):
         extra = {
             **rollout_record(groups, learnt, step),
             **self._course(step),
+            **self._used_servers(),
             "rollout_seconds": waited,
             "train_seconds": trained,
             "rollout_tokens_per_second": _generated(groups) / generating if generating else 0.0,
@@ -215,6 +234,10 @@ class RLTrainer(TrainingRun):
             weights = environment.weights
             course |= {"lambda1": weights.get("parallel", 0.0), "lambda2": weights.get("finish", 0.0)}
         return course
+
+    def _used_servers(self) -> Record:
+        counts = self._servers()
+        return {"engines": counts} if counts else {}
 
     def _keep(self, folder: Path) -> None:
         if self.toggle is not None:

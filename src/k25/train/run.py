@@ -186,7 +186,7 @@ class TrainingRun:
 def _claim(run: Path, recipe: StageRecipe, *, first: bool) -> None:
     """Write the resolved recipe, or compare it with the one that the folder was begun with.
 
-    How the work is divided among ranks may change from one start to the next.
+    How the work is divided among ranks and servers may change from one start to the next.
     """
     table = recipe.table()
     path = run / CONFIG
@@ -195,7 +195,7 @@ def _claim(run: Path, recipe: StageRecipe, *, first: bool) -> None:
         # Everyone has looked before it is written.
         dist.barrier()
     if begun is not None:
-        keys = (begun.keys() | table.keys()) - {"parallel"}
+        keys = (begun.keys() | table.keys()) - {"parallel", "engines"}
         changed = sorted(key for key in keys if begun.get(key) != table.get(key))
         if changed:
             raise InputError(f"{run} was begun with a different recipe ({', '.join(changed)}); give another --out")

@@ -1,0 +1,105 @@
+"""Training whose rollouts come from running servers: the same as in one process, whatever happens to the servers."""
+
+import json
+
+import pytest
+from rl_builders import Letters, rl_recipe, steps, train
+from rl_servers import served, tiny_checkpoint
+from served_here import serving
+
+from k25.errors import InputError
+from k25.rl.trainer import RLTrainer
+from k25.train.parallel.ranks import ranks
+
+CLOSED = "http://127.0.0.1:9"
+
+
+def shown(run):
+    return [json.loads(line) for line in (run / "rollouts.jsonl").read_text().splitlines()]
+
+
+def said(run):
+    return [line["messages"][-1]["content"] for line in shown(run)]
+
+
+@pytest.mark.slow
+def test_rollouts_on_two_servers_are_those_of_one_process_and_agree_with_the_trainer(tmp_path):
+    here, there = tmp_path / "here", tmp_path / "there"
+    two = {"steps": 2, "schedule": {"stable": 2}}
+    train(rl_recipe(**two), here)
+    with served(tiny_checkpoint(tmp_path / "start"), there / "weights", 2) as (_, urls):
+        records = train(rl_recipe(**two, engines={"policy": urls}), there)
+    assert said(there)[:8] == said(here)[:8]
+    for record in records:
+        assert record["engines"] == {"policy": 2}
+        assert (record["fresh_share"], record["staleness"], record["dropped"]) == (1, 0, {})
+        assert record["mismatch_max"] < 1e-4
+    assert not (there / "weights").exists()
+
+
+def test_servers_may_change_when_a_run_is_continued(tmp_path):
+    def of(urls):
+        return rl_recipe(engines={"policy": urls})
+
+    with ranks(of([CLOSED]).parallel) as here:
+        RLTrainer(of([CLOSED]), tmp_path / "run", here, environments=[(Letters(), 1.0)])
+        RLTrainer(of(["http://127.0.0.1:8"]), tmp_path / "run", here, environments=[(Letters(), 1.0)])
+
+
+def test_a_server_that_cannot_be_reached_is_refused_with_its_address(tmp_path):
+    refused = rf"engines.policy: .*{CLOSED}: .*Connect.*--weights-root {tmp_path}/run/weights"
+    with pytest.raises(InputError, match=refused):
+        train(rl_recipe(engines={"policy": [CLOSED]}), tmp_path / "run")
+
+
+def test_one_of_several_servers_that_cannot_be_reached_is_refused_too(tmp_path):
+    run = tmp_path / "run"
+    with serving(weights_root=run / "weights") as server:
+        recipe = rl_recipe(model={"preset": "nano"}, engines={"policy": [server.url, CLOSED]})
+        with pytest.raises(InputError, match=f"engines.policy: {CLOSED}"):
+            train(recipe, run)
+
+
+def test_a_server_of_another_network_is_refused(tmp_path):
+    run = tmp_path / "run"
+    with (
+        serving(weights_root=run / "weights") as server,
+        pytest.raises(InputError, match=r"engines.policy: .* has shape .*; the model's is .* of the same shape"),
+    ):
+        train(rl_recipe(engines={"policy": [server.url]}), run)
+
+
+def test_a_server_that_takes_no_weights_is_refused(tmp_path):
+    with serving() as server, pytest.raises(InputError, match="this server takes no weights"):
+        train(rl_recipe(engines={"policy": [server.url]}), tmp_path / "run")
+
+
+def test_a_server_that_wants_a_key_gets_the_one_in_the_environment(tmp_path, monkeypatch):
+    recipe = {"model": {"preset": "nano"}, "steps": 1, "schedule": {"stable": 1}}
+    run = tmp_path / "run"
+    with serving(weights_root=run / "weights", api_keys=("secret",)) as server:
+        keyed = rl_recipe(**recipe, engines={"policy": [server.url]})
+        with pytest.raises(InputError, match="Invalid Authentication"):
+            train(keyed, run)
+        monkeypatch.setenv("K25_ENGINE_KEY", "secret")
+        train(keyed, run)
+    assert len(steps(run)) == 1
+
+
+@pytest.mark.parametrize(
+    ("engines", "message"),
+    [
+        ({"polcy": [CLOSED]}, "engines.polcy: there is no such role; did you mean policy"),
+        ({"policy": []}, "engines.policy"),
+        ({"policy": [CLOSED, f"{CLOSED}/"]}, f"engines: {CLOSED} is there twice"),
+        ({"policy": "localhost"}, "engines.policy"),
+    ],
+)
+def test_wrong_tables_of_engines_name_what_is_wrong(engines, message):
+    with pytest.raises(InputError, match=message):
+        rl_recipe(engines=engines)
+
+
+def test_an_address_that_is_none_is_refused(tmp_path):
+    with pytest.raises(InputError, match="is no URL of a server"):
+        train(rl_recipe(engines={"policy": ["localhost:8000"]}), tmp_path / "run")
