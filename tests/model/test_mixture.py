@@ -19,7 +19,7 @@ def example_router() -> Router:
 
 
 def test_router_selects_by_biased_score_and_weighs_by_the_plain_one():
-    weights, experts = example_router()(torch.tensor([[0.5, -1, 2, 0, 1, -2, 0.25, 3]]))
+    weights, experts, _ = example_router()(torch.tensor([[0.5, -1, 2, 0, 1, -2, 0.25, 3]]))
     by_expert = dict(zip(experts[0].tolist(), weights[0].tolist(), strict=True))
     expected = {5: 0.30109522, 4: 1.84658432, 1: 0.67932039}
     assert by_expert.keys() == expected.keys()
@@ -36,7 +36,7 @@ def test_selection_bias_stays_float32_when_the_model_is_cast():
 
 def test_selection_bias_gets_no_gradient_and_the_router_does():
     router = example_router()
-    weights, _ = router(torch.randn(5, 8))
+    weights, *_ = router(torch.randn(5, 8))
     (weights * torch.randn_like(weights)).sum().backward()
     assert router.weight.grad.abs().sum() > 0
     assert not router.selection_bias.requires_grad
@@ -49,8 +49,8 @@ def test_mixture_equals_a_loop_over_tokens():
     for parameter in mixture.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
     x = torch.randn(19, config.hidden_size)
-    out, load = mixture(x)
-    weights, chosen = mixture.router(x)
+    out, load, _ = mixture(x)
+    weights, chosen, _ = mixture.router(x)
     expected = mixture.shared_experts(x)
     for token in range(len(x)):
         for weight, expert in zip(weights[token], chosen[token], strict=True):
@@ -80,7 +80,7 @@ def test_no_tokens_give_no_rows():
     mixture = MixtureOfExperts(tiny_config().text)
     for parameter in mixture.parameters():
         torch.nn.init.ones_(parameter)
-    out, load = mixture(torch.empty(0, 64))
+    out, load, _ = mixture(torch.empty(0, 64))
     assert out.shape == (0, 64)
     assert load.sum() == 0
 

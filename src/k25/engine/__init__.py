@@ -1,7 +1,9 @@
 """The inference engine: token ids in, token ids and log-probabilities out. It knows no text."""
 
+from k25.engine.choices import choices_from_json, choices_to_json, extended
 from k25.engine.engine import Engine, TokenStream
 from k25.engine.types import (
+    Choices,
     EngineConfig,
     EngineMetrics,
     FinishReason,
@@ -14,6 +16,7 @@ from k25.engine.types import (
 )
 
 __all__ = [
+    "Choices",
     "Engine",
     "EngineConfig",
     "EngineMetrics",
@@ -25,4 +28,7 @@ __all__ = [
     "SamplingParameters",
     "TokenEvent",
     "TokenStream",
+    "choices_from_json",
+    "choices_to_json",
+    "extended",
 ]

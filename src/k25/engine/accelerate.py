@@ -59,17 +59,25 @@ class KernelDecoder:
         ]
         self._head = kernels.PackedLinear.from_bf16(decoder.head.weight)
 
-    def hidden(self, embeddings_TD: Tensor, positions_T: Tensor, keys: RowContexts | KeyReader) -> Tensor:
-        """Final-norm hidden states (T, D) float32."""
+    def hidden(
+        self, embeddings_TD: Tensor, positions_T: Tensor, keys: RowContexts | KeyReader
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Final-norm hidden states (T, D) float32, and the experts (T, K) int64 that each mixture layer chose."""
         rotations = self._rotations[positions_T]
         # A residual connection and the norm after it are one operation, so the norm of a layer's input comes first.
         sum_TD = embeddings_TD.to(torch.float32, copy=True)
         normed_TD = self._first_norm(sum_TD)
         norms = iter(self._next_norms)
+        chosen = []
         for attention, network in zip(self._attentions, self._networks, strict=True):
             normed_TD = next(norms).after_adding(attention(normed_TD, rotations, keys), sum_TD)
-            normed_TD = next(norms).after_adding(network(normed_TD), sum_TD)
-        return normed_TD
+            if isinstance(network, _KernelMixture):
+                out_TD, experts_TK = network(normed_TD)
+                chosen.append(experts_TK)
+            else:
+                out_TD = network(normed_TD)
+            normed_TD = next(norms).after_adding(out_TD, sum_TD)
+        return normed_TD, chosen
 
     def logits(self, hidden_TD: Tensor) -> Tensor:
         """Scores (T, V) float32."""
@@ -161,10 +169,10 @@ class _KernelMixture:
         shared = mixture.shared_experts
         self._mixture = kernels.PackedMixture(_networks(mixture.experts), None if shared is None else _one(shared))
 
-    def __call__(self, x_TD: Tensor) -> Tensor:
+    def __call__(self, x_TD: Tensor) -> tuple[Tensor, Tensor]:
         logits_TE = x_TD @ self._router_DE
         weights_TK, experts_TK = kernels.route(logits_TE, self._bias_E, self._experts_per_token, self._scaling)
-        return self._mixture(x_TD, weights_TK, experts_TK)
+        return self._mixture(x_TD, weights_TK, experts_TK), experts_TK
 
 
 def _networks(experts: torch.nn.Module) -> kernels.PackedNetworks:

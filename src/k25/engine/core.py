@@ -20,7 +20,7 @@ from k25.engine.runner import Runner, cache_blocks
 from k25.engine.sampler import Sampled, SamplingState, sample
 from k25.engine.scheduler import Scheduler, Work
 from k25.engine.sequence import Sequence, media_spans
-from k25.engine.types import EngineConfig, EngineMetrics, FinishReason, GenerationRequest, TokenEvent
+from k25.engine.types import Choices, EngineConfig, EngineMetrics, FinishReason, GenerationRequest, TokenEvent
 from k25.engine.vision_cache import VisionCache
 from k25.engine.weights import replace_weights
 from k25.errors import InputError
@@ -45,7 +45,9 @@ class EngineCore:
         if blocks < 1:
             raise InputError(f"cache_bytes {config.cache_bytes} is less than one block of {size} tokens; raise it")
         self.longest = min(model.config.text.max_position_embeddings, blocks * size)
-        self.runner = Runner(model, blocks, size, dtype, use_kernels=config.kernels)
+        self.runner = Runner(
+            model, blocks, size, dtype, use_kernels=config.kernels, record_experts=config.record_experts
+        )
         self.scheduler = Scheduler(
             BlockPool(blocks),
             block_size=size,
@@ -243,10 +245,14 @@ class EngineCore:
             finish_reason=reason,
             prompt_tokens=sequence.prompt_tokens if first else None,
             cached_tokens=sequence.cached if first else None,
+            experts=self._experts(sequence) if reason is not None else None,
         )
         if reason is not None:
             self._forget(sequence, reason)
         return sequence.request.request_id, event
+
+    def _experts(self, sequence: Sequence) -> Choices | None:
+        return None if self.runner.choices is None else self.runner.choices.of(sequence)
 
     def _end(self, sequence: Sequence, reason: FinishReason, message: str | None = None) -> Event:
         self._forget(sequence, reason)

@@ -14,9 +14,11 @@ from torch import Tensor
 
 from k25 import kernels
 from k25.engine.accelerate import KernelDecoder, RowContexts, kernel_decoder
+from k25.engine.choices import ExpertChoices
 from k25.engine.scheduler import Work
 from k25.model import CachedKeys, CacheView, K25Config, K25Model, KeyReader, LatentCache
 from k25.model.attention import LatentQuery
+from k25.model.decoder import DecoderOutput
 
 # Up to so many rows the kernels outrun torch's own products; and up to so many rows times kv_lora_rank, attending in
 # the latent space costs less than building keys and values of every head (measured, docs/engine.md).
@@ -71,13 +73,26 @@ def _rows(query: LatentQuery, rows: slice) -> LatentQuery:
 
 
 class Runner:
-    """The model and its latent cache of `blocks` blocks; with `use_kernels`, compiled kernels for few rows."""
+    """The model and its latent cache of `blocks` blocks; with `use_kernels`, compiled kernels for few rows.
 
-    def __init__(self, model: K25Model, blocks: int, block_size: int, dtype: torch.dtype, *, use_kernels: bool) -> None:
+    choices: the experts that cached tokens went to, with `record_experts`.
+    """
+
+    def __init__(
+        self,
+        model: K25Model,
+        blocks: int,
+        block_size: int,
+        dtype: torch.dtype,
+        *,
+        use_kernels: bool,
+        record_experts: bool = False,
+    ) -> None:
         self.model = model
         self.block_size = block_size
         self.device = model.decoder.embedding.weight.device
         self.cache = LatentCache(model.config.text, blocks * block_size, dtype, self.device)
+        self.choices = ExpertChoices(model.config.text, blocks, block_size) if record_experts else None
         # Asking compiles the kernels where they are new: now, so that no request has to wait for it.
         self._use_kernels = use_kernels and self.device.type == "cpu" and kernels.available().variant != "torch"
         self._paged = self._use_kernels and dtype in (torch.bfloat16, torch.float32)
@@ -101,9 +116,12 @@ class Runner:
         if self._fast is not None and len(tokens_T) <= _KERNEL_ROWS:
             absorbed = len(tokens_T) * self.cache.kv_lora_rank <= _ABSORBED_VALUES
             keys = self._contexts(works) if absorbed else self._keys(works)
-            hidden_TD = self._fast.hidden(embeddings_TD, positions_T, keys)
+            hidden_TD, chosen = self._fast.hidden(embeddings_TD, positions_T, keys)
         else:
-            hidden_TD = self.model.decoder(embeddings_TD, positions_T, self._keys(works)).hidden_TD
+            output: DecoderOutput = self.model.decoder(embeddings_TD, positions_T, self._keys(works))
+            hidden_TD, chosen = output.hidden_TD, list(output.chosen)
+        if self.choices is not None:
+            self.choices.store(works, chosen)
         if self._fast is not None and len(rows_R) <= _KERNEL_ROWS:
             return self._fast.logits(hidden_TD[rows_R].float())
         return self.model.logits(hidden_TD[rows_R])

@@ -4,12 +4,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from k25.errors import InputError
 
 FinishReason = Literal["stop", "length", "cancelled", "error"]
+
+# Experts that tokens went to: (tokens, mixture layers, experts per token), -1 where it is not known.
+Choices = npt.NDArray[np.int16]
 
 # The published API's limit.
 MAX_TOP_LOGPROBS = 20
@@ -131,6 +136,8 @@ class TokenEvent:
         prompt_tokens: length of the prompt; on the first event only.
         cached_tokens: prompt tokens that were found in the cache; on the first event only.
         error: one line for the reader, where `finish_reason` is "error".
+        experts: of prompt and output but for the last token, which no network has read; on the event that ends a
+            request with "stop" or "length", where the engine records them.
     """
 
     token_id: int | None
@@ -141,6 +148,7 @@ class TokenEvent:
     prompt_tokens: int | None = None
     cached_tokens: int | None = None
     error: str | None = None
+    experts: Choices | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -158,6 +166,7 @@ class EngineConfig:
         prefix_reuse: share the cache blocks of equal prompt beginnings.
         dtype: of the latent cache; the weights' own by default.
         kernels: use the compiled CPU kernels where they exist.
+        record_experts: keep which experts every token went to, and tell it when a request ends.
     """
 
     block_size: int = 16
@@ -170,6 +179,7 @@ class EngineConfig:
     prefix_reuse: bool = True
     dtype: torch.dtype | None = None
     kernels: bool = True
+    record_experts: bool = False
 
     def __post_init__(self) -> None:
         for name in ("block_size", "cache_tokens", "max_running", "max_waiting", "prefill_chunk_tokens"):

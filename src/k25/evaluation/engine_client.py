@@ -31,7 +31,16 @@ from k25.chat import special_tokens as special
 from k25.chat.identifiers import count_tool_calls
 from k25.chat.messages import JsonObject
 from k25.chat.template import render_turn
-from k25.engine import GenerationRequest, MediaItem, QueueFull, SamplingParameters, TokenEvent
+from k25.engine import (
+    Choices,
+    GenerationRequest,
+    MediaItem,
+    QueueFull,
+    SamplingParameters,
+    TokenEvent,
+    choices_to_json,
+    extended,
+)
 from k25.errors import InputError
 from k25.evaluation.prompts import Prompt, PromptWriter, plain_rendering, without_nulls
 from k25.media import MediaProcessor
@@ -87,6 +96,7 @@ class _Output:
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     versions: list[int] = field(default_factory=list)
+    experts: Choices | None = None
     cached: int = 0
     ended: str = "stop"
     first_token: float = 0.0
@@ -99,6 +109,8 @@ class _Output:
         self.token_ids.append(event.token_id)
         self.logprobs.append(event.logprob)
         self.versions.append(event.policy_version)
+        if event.experts is not None:
+            self.experts = extended(self.experts, event.experts)
         self.cached = event.cached_tokens or self.cached
         self.ended = event.finish_reason or self.ended
 
@@ -107,7 +119,8 @@ class EngineClient:
     """A `ModelClient` for one rollout; it is cheap to make, the policy is shared.
 
     `ModelTurn.tokens` holds `prompt` and `output` (token ids), and for each output token its `logprobs` (of the model
-    itself, before temperature and the like) and `versions` (of the weights).
+    itself, before temperature and the like) and `versions` (of the weights). Where the engine records them, `experts`
+    are the choices of prompt and output, in the form of `k25.engine.choices_to_json`.
 
     Args:
         policy: the engine, which must be running, and its tokenizer.
@@ -229,6 +242,7 @@ class EngineClient:
         collector.add(parser.finish())
         parsed = collector.result()
         calls = tuple(ToolCall(call.id, call.name, call.arguments) for call in parsed.tool_calls)
+        recorded = {} if output.experts is None else {"experts": choices_to_json(output.experts)}
         return ModelTurn(
             content=parsed.content,
             reasoning=parsed.reasoning,
@@ -242,6 +256,7 @@ class EngineClient:
                 "output": output.token_ids,
                 "logprobs": output.logprobs,
                 "versions": output.versions,
+                **recorded,
             },
         )
 

@@ -3,7 +3,7 @@
 h = x + MLA(RMS(x));  y = h + FFN(RMS(h)).  The FFN is a dense SwiGLU in the first layers and a mixture of experts after
 them (Kimi K2, arXiv 2507.20534, section 2.3).
 
-Shape suffixes: T tokens, D hidden, E experts, H heads, L layers, M mixture layers.
+Shape suffixes: T tokens, D hidden, E experts, K experts per token, H heads, L layers, M mixture layers.
 """
 
 from dataclasses import dataclass
@@ -25,6 +25,7 @@ class LayerOutput:
 
     hidden_TD: Tensor
     tokens_per_expert_E: Tensor | None
+    chosen_TK: Tensor | None
     max_logits_H: Tensor | None
 
 
@@ -32,12 +33,14 @@ class LayerOutput:
 class DecoderOutput:
     """Final-norm hidden states (T, D), and data about the pass.
 
-    `tokens_per_expert` (M, E) int64 counts this stream's tokens in every mixture layer; `max_logits` (L, H) float32
-    holds the largest attention logit of every head, None unless the key reader measures it.
+    `tokens_per_expert` (M, E) int64 counts this stream's tokens in every mixture layer; `chosen` are the experts (T, K)
+    int64 that each of the M routers chose itself; `max_logits` (L, H) float32 holds the largest attention logit of
+    every head, None unless the key reader measures it.
     """
 
     hidden_TD: Tensor
     tokens_per_expert_ME: Tensor
+    chosen: tuple[Tensor, ...]
     max_logits_LH: Tensor | None
 
 
@@ -55,15 +58,17 @@ class DecoderLayer(nn.Module):
         else:
             self.ffn = MixtureOfExperts(config)
 
-    def forward(self, x_TD: Tensor, rotations: Tensor, keys: KeyReader) -> LayerOutput:
-        """Apply the layer to a packed stream."""
+    def forward(
+        self, x_TD: Tensor, rotations: Tensor, keys: KeyReader, experts_TK: Tensor | None = None
+    ) -> LayerOutput:
+        """Apply the layer to a packed stream; `experts` as a `Router` may be given them."""
         attended_TD, max_logits = self.attention(self.attention_norm(x_TD), rotations, keys)
         hidden_TD = x_TD + attended_TD
         normed_TD = self.ffn_norm(hidden_TD)
         if isinstance(self.ffn, MixtureOfExperts):
-            out_TD, tokens_per_expert = self.ffn(normed_TD)
-            return LayerOutput(hidden_TD + out_TD, tokens_per_expert, max_logits)
-        return LayerOutput(hidden_TD + self.ffn(normed_TD), None, max_logits)
+            out_TD, tokens_per_expert, chosen_TK = self.ffn(normed_TD, experts_TK)
+            return LayerOutput(hidden_TD + out_TD, tokens_per_expert, chosen_TK, max_logits)
+        return LayerOutput(hidden_TD + self.ffn(normed_TD), None, None, max_logits)
 
 
 class Decoder(nn.Module):
@@ -77,20 +82,29 @@ class Decoder(nn.Module):
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
 
-    def forward(self, embeddings_TD: Tensor, positions_T: Tensor, keys: KeyReader) -> DecoderOutput:
-        """Run a packed stream of embeddings; `positions` (T,) count within each segment."""
+    def forward(
+        self, embeddings_TD: Tensor, positions_T: Tensor, keys: KeyReader, experts_TMK: Tensor | None = None
+    ) -> DecoderOutput:
+        """Run a packed stream of embeddings; `positions` (T,) count within each segment.
+
+        experts: choices (T, M, K) that the routers are given, as in `Router`.
+        """
         rotations = rotary_table(self.config, positions_T)
-        hidden_TD, loads, logits = embeddings_TD, [], []
-        for layer in self.layers:
-            output: LayerOutput = layer(hidden_TD, rotations, keys)
+        dense = self.config.first_k_dense_replace
+        hidden_TD, loads, chosen, logits = embeddings_TD, [], [], []
+        for number, layer in enumerate(self.layers):
+            experts_TK = None if experts_TMK is None or number < dense else experts_TMK[:, number - dense]
+            output: LayerOutput = layer(hidden_TD, rotations, keys, experts_TK)
             hidden_TD = output.hidden_TD
-            if output.tokens_per_expert_E is not None:
+            if output.tokens_per_expert_E is not None and output.chosen_TK is not None:
                 loads.append(output.tokens_per_expert_E)
+                chosen.append(output.chosen_TK)
             if output.max_logits_H is not None:
                 logits.append(output.max_logits_H)
         no_load = positions_T.new_zeros((0, self.config.n_routed_experts))
         return DecoderOutput(
             hidden_TD=self.norm(hidden_TD),
             tokens_per_expert_ME=torch.stack(loads) if loads else no_load,
+            chosen=tuple(chosen),
             max_logits_LH=torch.stack(logits) if logits else None,
         )

@@ -1,13 +1,13 @@
 """The mixture of experts: a sigmoid router with a selection bias, and the trip of tokens to experts and back.
 
 Auxiliary-loss-free balancing is DeepSeek-V3's (arXiv 2412.19437, section 2.1.2); K2's sizes are in arXiv 2507.20534,
-2.3.
+2.3. A router may be given choices that were made elsewhere (rollout routing replay, arXiv 2510.11370).
 
 Shape suffixes: T tokens, D hidden, E experts, K experts per token, P = T * K rows sorted by expert.
 """
 
 from collections.abc import Callable
-from typing import Any, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,20 @@ from torch import Tensor, nn
 from k25.model.config import TextConfig
 from k25.model.experts import Experts, GroupedExperts, SwiGLU
 from k25.model.precision import at_least_float32
+
+
+class Routes(NamedTuple):
+    """Where tokens go.
+
+    Attributes:
+        weights_TK: float32; a token's sum to the scaling factor.
+        experts_TK: expert numbers, int64.
+        chosen_TK: those that the router chose itself; others than `experts` only where choices were given.
+    """
+
+    weights_TK: Tensor
+    experts_TK: Tensor
+    chosen_TK: Tensor
 
 
 class Router(nn.Module):
@@ -37,16 +51,20 @@ class Router(nn.Module):
             self.selection_bias = bias.to(self.selection_bias.device)
         return self
 
-    def forward(self, x_TD: Tensor) -> tuple[Tensor, Tensor]:
-        """Weights (T, K) float32, which sum to the scaling factor, and expert numbers (T, K) int64."""
+    def forward(self, x_TD: Tensor, given_TK: Tensor | None = None) -> Routes:
+        """Routes of tokens (T, D).
+
+        given: experts (T, K) that take the place of the router's choice, weighed by its own scores all the same; a
+        token with negative numbers is left to the router.
+        """
         logits_TE = at_least_float32(x_TD) @ at_least_float32(self.weight).T
         scores_TE = logits_TE.sigmoid()
-        experts_TK = (
-            (scores_TE.detach() + self.selection_bias).topk(self.experts_per_token, dim=-1, sorted=False).indices
-        )
+        biased_TE = scores_TE.detach() + self.selection_bias
+        chosen_TK = biased_TE.topk(self.experts_per_token, dim=-1, sorted=False).indices
+        experts_TK = chosen_TK if given_TK is None else torch.where(given_TK < 0, chosen_TK, given_TK)
         weights_TK = scores_TE.gather(-1, experts_TK)
         weights_TK = weights_TK / (weights_TK.sum(-1, keepdim=True) + 1e-20)
-        return weights_TK * self.scaling_factor, experts_TK
+        return Routes(weights_TK * self.scaling_factor, experts_TK, chosen_TK)
 
 
 class ExpertDispatch(Protocol):
@@ -118,10 +136,10 @@ class MixtureOfExperts(nn.Module):
         shared_width = config.n_shared_experts * config.moe_intermediate_size
         self.shared_experts = SwiGLU(config.hidden_size, shared_width) if shared_width else None
 
-    def forward(self, x_TD: Tensor) -> tuple[Tensor, Tensor]:
-        """Output (T, D) and tokens per expert (E,) int64."""
-        weights_TK, experts_TK = self.router(x_TD)
+    def forward(self, x_TD: Tensor, given_TK: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Output (T, D), tokens per expert (E,) int64, and the router's own choice (T, K); `given` as in `Router`."""
+        weights_TK, experts_TK, chosen_TK = self.router(x_TD, given_TK)
         out_TD, tokens_per_expert = self.dispatch(x_TD, weights_TK, experts_TK, self.experts)
         if self.shared_experts is not None:
             out_TD = out_TD + self.shared_experts(x_TD)
-        return out_TD, tokens_per_expert
+        return out_TD, tokens_per_expert, chosen_TK

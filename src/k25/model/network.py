@@ -51,10 +51,18 @@ class K25Model(nn.Module):
         return embeddings.index_copy(0, places, vision_features.to(embeddings.dtype))
 
     def forward(
-        self, tokens_T: Tensor, positions_T: Tensor, keys: KeyReader, vision_features: Tensor | None = None
+        self,
+        tokens_T: Tensor,
+        positions_T: Tensor,
+        keys: KeyReader,
+        vision_features: Tensor | None = None,
+        experts_TMK: Tensor | None = None,
     ) -> DecoderOutput:
-        """Hidden states of the stream and what the pass measured; `logits` turns hidden states into scores."""
-        output: DecoderOutput = self.decoder(self.embed(tokens_T, vision_features), positions_T, keys)
+        """Hidden states of the stream and what the pass measured; `logits` turns hidden states into scores.
+
+        experts: choices that the routers are given; see `Decoder`.
+        """
+        output: DecoderOutput = self.decoder(self.embed(tokens_T, vision_features), positions_T, keys, experts_TMK)
         return output
 
     def logits(self, hidden_TD: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """From samples to packed streams: the ids of the engine, what each trained token's log-probability was, its advantage.
 
-Shape suffixes: T tokens of a stream, P patches.
+Shape suffixes: T tokens of a stream, P patches, M mixture layers, K experts per token.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from k25.rl.advantages import Weighted
-from k25.rl.samples import Sample
+from k25.rl.samples import Sample, Span
 from k25.train.batch import Document, PackedBatch, pack_documents
 
 
@@ -24,11 +24,13 @@ class RLBatch(PackedBatch):
         old_logprobs_T: log-probability of the target under the weights that chose it, float32.
         advantages_T: float32.
         fresh_T: whether the weights in training chose the target; bool.
+        experts_TMK: experts that the engine sent the token itself to, int16; -1 where unknown, None where of no token.
     """
 
     old_logprobs_T: Tensor
     advantages_T: Tensor
     fresh_T: Tensor
+    experts_TMK: Tensor | None = None
 
 
 def pack_samples(
@@ -66,6 +68,7 @@ def _packed(samples: Sequence[Weighted], environments: tuple[str, ...], version:
         old_logprobs_T=torch.from_numpy(logprobs.astype(np.float32)),
         advantages_T=torch.from_numpy(advantages),
         fresh_T=torch.from_numpy(fresh.astype(bool)),
+        experts_TMK=_experts([span for weighted in samples for span in weighted.sample.spans]),
     )
 
 
@@ -89,6 +92,16 @@ def _logprobs(sample: Sample) -> npt.NDArray[np.float64]:
 def _versions(sample: Sample) -> npt.NDArray[np.int64]:
     parts = [span.versions if span.trainable else np.full(len(span.token_ids), -1) for span in sample.spans]
     return np.concatenate(parts).astype(np.int64)
+
+
+def _experts(spans: Sequence[Span]) -> Tensor | None:
+    shape = next((span.experts.shape[1:] for span in spans if span.experts is not None), None)
+    if shape is None:
+        return None
+    parts = [
+        np.full((len(span.token_ids), *shape), -1, np.int16) if span.experts is None else span.experts for span in spans
+    ]
+    return torch.from_numpy(np.concatenate(parts))
 
 
 def _before(parts: Sequence[npt.NDArray[np.generic]]) -> npt.NDArray[np.generic]:

@@ -29,7 +29,8 @@ class PolicyEngine:
         exact = recipe.precision == rollouts.precision == "float32"
         self.shares_weights = exact and recipe.staleness == 0
         self._trained = model
-        self.engine = Engine(model if self.shares_weights else _copied(model, recipe, ranks), engine_config(recipe))
+        config = engine_config(recipe, record_experts=rollouts.expert_choices != "off")
+        self.engine = Engine(model if self.shares_weights else _copied(model, recipe, ranks), config)
 
     async def push(self, version: int) -> None:
         """Give the engine the weights as they are now, as `version`; nothing cached before is reused."""
@@ -39,7 +40,7 @@ class PolicyEngine:
         await self.engine.update_weights(named, version)
 
 
-def engine_config(recipe: RLRecipe) -> EngineConfig:
+def engine_config(recipe: RLRecipe, *, record_experts: bool = False) -> EngineConfig:
     """Room for all rollouts at once."""
     rollouts = recipe.rollouts
     return EngineConfig(
@@ -47,6 +48,7 @@ def engine_config(recipe: RLRecipe) -> EngineConfig:
         max_running=rollouts.concurrency,
         max_waiting=max(256, 16 * rollouts.concurrency),
         prefill_chunk_tokens=2048,
+        record_experts=record_experts,
     )
 
 

@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 
 from k25.engine import SamplingParameters
 from k25.evaluation import Form
+from k25.rl.learner import ExpertChoices
 from k25.rl.objective import ObjectiveConfig
 from k25.rl.toggle import ToggleConfig
 from k25.train.off import PositiveOrOff
@@ -86,6 +87,9 @@ class RolloutsConfig(Section):
             log-probabilities are the trainer's; bfloat16 keeps a copy, for which there are compiled CPU kernels.
         token_budget: tokens that a rollout may have from engines in one iteration; a longer one is cut and goes on in
             the next (partial rollout). "off" for no limit.
+        expert_choices: `record` keeps which experts the policy's engine sent every token to, and reports how often the
+            trainer's routers would choose others; `replay` also trains with the engine's choices, weighed by the
+            trainer's scores.
         shown: groups of every step whose rollouts are kept for reading in `rollouts.jsonl`.
     """
 
@@ -93,6 +97,7 @@ class RolloutsConfig(Section):
     cache_tokens: _Count = 65_536
     precision: Literal["float32", "bfloat16"] = "float32"
     token_budget: PositiveOrOff = None
+    expert_choices: ExpertChoices = "off"
     shown: Annotated[int, Field(ge=0)] = 2
 
 

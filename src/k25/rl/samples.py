@@ -4,13 +4,13 @@ Kimi K2.5 report, arXiv 2602.02276, appendix D: the trainer sees exactly the ids
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from k25.agent import ModelTurn
-from k25.engine import MediaItem
+from k25.engine import Choices, MediaItem, choices_from_json, extended
 
 
 @dataclass(frozen=True)
@@ -22,14 +22,15 @@ class Span:
         trainable: whether the policy chose them; prompts, tool results and other agents' words are observations.
         logprobs: (T,) log-probabilities that the engine recorded, where trainable.
         versions: (T,) versions of the weights that chose each token, where trainable.
-        experts: (T, layers, k) chosen experts, where recorded.
+        experts: (T, mixture layers, k) int16 experts that the engine sent them to, where recorded; -1 where that is not
+            known, as of the last token of a stream, which no engine has read.
     """
 
     token_ids: tuple[int, ...]
     trainable: bool
     logprobs: tuple[float, ...] = ()
     versions: tuple[int, ...] = ()
-    experts: NDArray[np.integer] | None = field(default=None, compare=False, repr=False)
+    experts: Choices | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         expected = len(self.token_ids) if self.trainable else 0
@@ -85,7 +86,7 @@ def samples_of(turns: Sequence[ModelTurn], media: Sequence[Sequence[MediaItem]] 
             stream = _Stream()
             streams.append(stream)
         stream.add(prompt, turn.tokens, tuple(media[number]) if media else ())
-    return [Sample(tuple(stream.spans), stream.media) for stream in streams]
+    return [stream.sample() for stream in streams]
 
 
 @dataclass
@@ -93,11 +94,23 @@ class _Stream:
     token_ids: tuple[int, ...] = ()
     spans: list[Span] = field(default_factory=list)
     media: tuple[MediaItem, ...] = ()
+    experts: Choices | None = None
 
-    def add(self, prompt: tuple[int, ...], tokens: dict[str, list[int]], media: tuple[MediaItem, ...]) -> None:
+    def add(self, prompt: tuple[int, ...], tokens: dict[str, Any], media: tuple[MediaItem, ...]) -> None:
         given, output = prompt[len(self.token_ids) :], tuple(tokens["output"])
         if given:
             self.spans.append(Span(given, trainable=False))
         if output:
             self.spans.append(Span(output, True, tuple(tokens["logprobs"]), tuple(tokens["versions"])))
+        if "experts" in tokens:
+            self.experts = extended(self.experts, choices_from_json(tokens["experts"]))
         self.token_ids, self.media = prompt + output, media
+
+    def sample(self) -> Sample:
+        if self.experts is None:
+            return Sample(tuple(self.spans), self.media)
+        unknown = len(self.token_ids) - len(self.experts)
+        experts = np.pad(self.experts, ((0, unknown), (0, 0), (0, 0)), constant_values=-1)
+        parts = np.split(experts, np.cumsum([len(span.token_ids) for span in self.spans])[:-1])
+        spans = [replace(span, experts=part) for span, part in zip(self.spans, parts, strict=True)]
+        return Sample(tuple(spans), self.media)

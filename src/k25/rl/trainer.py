@@ -116,7 +116,8 @@ class RLTrainer(TrainingRun):
         self._shown = JsonLines(run, self.state.step, ROLLOUTS)
 
     def _learner(self, model: K25Model, *, measure_logits: bool) -> PolicyLearner:
-        return PolicyLearner(model, self.recipe.objective, measure_logits=measure_logits)
+        choices = self.recipe.rollouts.expert_choices
+        return PolicyLearner(model, self.recipe.objective, measure_logits=measure_logits, expert_choices=choices)
 
     def _steps(self, stopping: threading.Event) -> None:
         try:

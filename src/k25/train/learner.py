@@ -3,7 +3,8 @@
 The loss is next-token cross-entropy, *summed*; whoever sums over micro-batches and ranks divides by all target tokens
 together, so that every target token counts alike wherever it was computed.
 
-Shape suffixes: T tokens, N target tokens, D hidden, L layers, H heads, M mixture layers, E experts, R sources.
+Shape suffixes: T tokens, N target tokens, D hidden, L layers, H heads, M mixture layers, E experts, K experts per
+token, R sources.
 """
 
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from k25.model import K25Model, Segments, StreamKeys
+from k25.model.decoder import DecoderOutput
 from k25.train.batch import PackedBatch
 
 # Rows of the vocabulary's scores that exist at a time.
@@ -85,9 +87,10 @@ class Learner(nn.Module):
             batch.positions_T,
             StreamKeys(segments, measure_logits=self.measure_logits),
             self.encode(self.model, batch),
+            self._given_experts(batch),
         )
         learnt = batch.loss_weights_T.nonzero()[:, 0]
-        found = self._objective(output.hidden_TD[learnt], batch, learnt)
+        found = self._objective(output, batch, learnt)
         losses_N = found.losses_N * batch.loss_weights_T[learnt]
         sources = batch.sources_T[learnt]
         sums_R = torch.zeros(len(batch.source_names), device=losses_N.device)
@@ -101,9 +104,13 @@ class Learner(nn.Module):
             maxima=found.maxima,
         )
 
-    def _objective(self, hidden_ND: Tensor, batch: PackedBatch, learnt_N: Tensor) -> Losses:
-        """Losses of the tokens that `learnt` (N,) points at, from their hidden states (N, D)."""
-        return Losses(self._cross_entropy(hidden_ND, batch.targets_T[learnt_N]))
+    def _given_experts(self, batch: PackedBatch) -> Tensor | None:  # noqa: ARG002
+        """Choices (T, M, K) that the routers are given; None lets them choose."""
+        return None
+
+    def _objective(self, output: DecoderOutput, batch: PackedBatch, learnt_N: Tensor) -> Losses:
+        """Losses of the tokens that `learnt` (N,) points at."""
+        return Losses(self._cross_entropy(output.hidden_TD[learnt_N], batch.targets_T[learnt_N]))
 
     def _cross_entropy(self, hidden_ND: Tensor, targets_N: Tensor) -> Tensor:
         """Cross-entropy of every row (N,) float32; scores of many rows are computed a piece at a time, and twice."""
