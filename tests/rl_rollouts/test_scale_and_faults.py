@@ -199,10 +199,10 @@ class WithServer(Trivial):
                 """Ask the server."""
                 return await server.ask(text)
 
-            self.trajectory = await scope.run(example.messages, Toolset("server", [ask]))
+            trajectory = await scope.run(example.messages, Toolset("server", [ask]))
             if self.fault == signal.SIGSTOP:
                 server.process.send_signal(signal.SIGCONT)
-        return self.outcome(example, self.trajectory)
+        return self.outcome(example, trajectory)
 
     def outcome(self, example, trajectory):
         from k25.rl import Outcome
