@@ -10,6 +10,7 @@ from rl_builders import Letters, rl_recipe, train
 
 from k25.agent import ModelTurn
 from k25.engine import Engine, choices_to_json
+from k25.errors import InputError
 from k25.evaluation import Policy
 from k25.rl import Example, Role, RolloutManager, samples_of
 from k25.rl.advantages import lessons
@@ -184,3 +185,9 @@ def test_rollouts_that_were_cut_keep_the_choices_of_every_piece(tmp_path):
         steps=3, rollouts={"concurrency": 8, "cache_tokens": 4096, "token_budget": 4, "expert_choices": "replay"}
     )
     assert all("experts_differ" in record for record in train(of, tmp_path / "run"))
+
+
+def test_choices_of_servers_are_not_promised():
+    of = {"expert_choices": "replay", "concurrency": 8, "cache_tokens": 4096}
+    with pytest.raises(InputError, match="servers do not tell"):
+        rl_recipe(rollouts=of, engines={"policy": ["http://127.0.0.1:1"]})

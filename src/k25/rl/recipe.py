@@ -149,6 +149,8 @@ class RLRecipe(StageRecipe):
             raise ValueError("parallel.expert: reinforcement learning runs in one process for now; leave it at 1")
         if "policy" in self.roles:
             raise ValueError("roles.policy: the policy is the network in training; it starts from model.start_from")
+        if "policy" in self.engines and self.rollouts.expert_choices != "off":
+            raise ValueError('rollouts.expert_choices: servers do not tell which experts they chose; leave it at "off"')
         for role in self.engines.keys() - {"policy"} - self.roles.keys():
             raise ValueError(f"engines.{role}: there is no such role; {nearest(role, ['policy', *self.roles])}")
         urls = [url.rstrip("/") for given in self.engines.values() for url in given]
