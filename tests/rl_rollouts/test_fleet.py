@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 from contextlib import aclosing, asynccontextmanager
+from copy import deepcopy
+from dataclasses import replace
 
 import pytest
 from served_here import serving
@@ -158,6 +160,37 @@ def test_an_engine_moves_to_the_role_that_has_more_work_once_it_is_idle():
         assert await fleet.rebalance() is None
 
     asyncio.run(moved())
+
+
+def test_while_one_role_has_all_the_work_engines_come_over_and_go_on_with_its_weights(nano, tmp_path):
+    frozen = load_source("nano", seed=1).model
+
+    async def worked():
+        long = replace(GREEDY, max_tokens=24, stop_token_ids=frozenset())
+        async with Engine(copy(nano), CONFIG) as a, Engine(copy(nano), CONFIG) as b, Engine(copy(nano), CONFIG) as c:
+            engines = [LocalEngine(engine, tmp_path, name) for engine, name in ((a, "a"), (b, "b"), (c, "c"))]
+            fleet = Fleet({"policy": engines[:2], "sub-agent": engines[2:]})
+            await fleet.push("policy", await export_weights(nano.model, tmp_path, 1), 1)
+            await fleet.push("sub-agent", await export_weights(frozen, tmp_path, 2), 2)
+            balancing = asyncio.create_task(fleet.keep_balanced(0.1))
+            role, answers = fleet.role("sub-agent"), []
+            while fleet.counts() != {"policy": 1, "sub-agent": 2} or len(answers) < 50:
+                asked = [GenerationRequest(f"{len(answers)}/{each}", [5, 600, 7], sampling=long) for each in range(25)]
+                answers += await asyncio.gather(*(events_of(role, request) for request in asked))
+            balancing.cancel()
+            policy = await events_of(fleet.role("policy"), GenerationRequest("policy", [5, 600, 7], sampling=long))
+            other = [await events_of(engine, replace(asked[0], request_id=f"at {engine.name}")) for engine in engines]
+            return answers, policy, other, [member.role for member in fleet.members]
+
+    answers, policy, other, roles = asyncio.run(asyncio.wait_for(worked(), 100))
+    said = [[event.token_id for event in events] for events in [*answers, policy, *other]]
+    assert said[0] != said[-4]
+    assert all(each == said[0] for each in said[: len(answers)])
+    assert [each == said[0] for each in said[-3:]] == [role == "sub-agent" for role in roles]
+
+
+def copy(nano):
+    return deepcopy(nano.model)
 
 
 class Refusing(Counting):

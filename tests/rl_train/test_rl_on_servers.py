@@ -1,12 +1,16 @@
 """Training whose rollouts come from running servers: the same as in one process, whatever happens to the servers."""
 
+import asyncio
 import json
 
 import pytest
+import torch
+from engine_helpers import full_forward_logprobs
 from rl_builders import Letters, rl_recipe, steps, train
 from rl_servers import served, tiny_checkpoint
 from served_here import serving
 
+from k25.checkpoint import load_model
 from k25.errors import InputError
 from k25.rl.trainer import RLTrainer
 from k25.train.parallel.ranks import ranks
@@ -103,3 +107,44 @@ def test_wrong_tables_of_engines_name_what_is_wrong(engines, message):
 def test_an_address_that_is_none_is_refused(tmp_path):
     with pytest.raises(InputError, match="is no URL of a server"):
         train(rl_recipe(engines={"policy": ["localhost:8000"]}), tmp_path / "run")
+
+
+class Delegating(Letters):
+    """Four frozen helpers have a word each, then the policy answers; the helpers' turns are kept."""
+
+    name = "delegating"
+
+    def __init__(self):
+        self.helped = []
+
+    async def rollout(self, example, scope):
+        asked = [scope.run(example.messages, role="helper", name=f"helper-{number}") for number in range(4)]
+        for trajectory in await asyncio.gather(*asked):
+            self.helped += trajectory.turns
+        return await super().rollout(example, scope)
+
+
+@pytest.mark.slow
+def test_servers_move_to_the_role_that_has_more_work_and_training_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setattr("k25.rl.served_roles.BALANCE_SECONDS", 0.5)
+    run, environment = tmp_path / "run", Delegating()
+    start = tiny_checkpoint(tmp_path / "start")
+    with served(start, run / "weights", 3) as (_, urls):
+        recipe = rl_recipe(
+            group_size=16,
+            rollouts={"concurrency": 32},
+            roles={"helper": {"start_from": str(start), "sampling": {"max_tokens": 64}}},
+            engines={"policy": urls[:2], "helper": urls[2:]},
+        )
+        records = train(recipe, run, [(environment, 1.0)])
+    assert {"policy": 1, "helper": 2} in [record["engines"] for record in records]
+    for record in records:
+        assert sum(record["engines"].values()) == 3
+        assert (record["rollouts"], record["dropped"], record["fresh_share"]) == (32, {}, 1)
+        assert record["mismatch_max"] < 1e-4
+    frozen = load_model(start, dtype=torch.float32)
+    for turn in environment.helped[::41]:
+        prompt, output = turn.tokens["prompt"], turn.tokens["output"]
+        rows = full_forward_logprobs(frozen, [*prompt, *output], ())
+        expected = [rows[len(prompt) + place - 1, token].item() for place, token in enumerate(output)]
+        assert turn.tokens["logprobs"] == pytest.approx(expected, abs=1e-4)

@@ -104,7 +104,7 @@ class Fleet:
             lost = [member for member in self.members if member.lost and member.role in self._weights]
             await asyncio.gather(*(self._load(member, member.role) for member in lost))
 
-    async def keep_balanced(self, seconds: float = BALANCE_SECONDS) -> None:
+    async def keep_balanced(self, seconds: float) -> None:
         """Move engines as the mean load of every so many seconds asks, until cancelled."""
         while True:
             loads = dict.fromkeys(self._roles(), 0.0)

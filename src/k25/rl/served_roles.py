@@ -17,7 +17,7 @@ from k25.evaluation import CheckpointReader, Policy, open_checkpoint
 from k25.media import MediaProcessor
 from k25.model import K25Model
 from k25.rl.engines import HttpEngine
-from k25.rl.fleet import Fleet, export_weights
+from k25.rl.fleet import BALANCE_SECONDS, Fleet, export_weights
 from k25.rl.recipe import RLRecipe
 from k25.rl.scope import POLICY, Role
 from k25.train.export import gathered
@@ -91,7 +91,7 @@ async def served_roles(recipe: RLRecipe, start: Start, folder: Path) -> AsyncGen
                 policy, sampling = Policy(fleet.role(role), reader.tokenizer, reader.processor, role), config.sampling
             roles[role] = Role(policy, sampling.form, sampling.parameters())
         if len(engines) > 1:
-            balancing = asyncio.create_task(fleet.keep_balanced())
+            balancing = asyncio.create_task(fleet.keep_balanced(BALANCE_SECONDS))
             stack.push_async_callback(_end, balancing)
         yield ServedRoles(fleet, roles, folder)
 
