@@ -4,6 +4,7 @@ import os
 import shlex
 import socket
 import stat
+import sys
 from itertools import pairwise
 
 import pytest
@@ -84,6 +85,17 @@ def test_a_model_that_fits_prints_how_to_install_and_start_the_engine(capsys, mo
     assert "It fits" in captured.out
     assert "vllm serve moonshotai/Kimi-K2.5 -tp 8" in captured.out
     assert "pip install vllm" in captured.err
+
+
+@pytest.mark.parametrize("has_it", [False, True])
+def test_sglang_is_installed_where_python_has_its_package(tmp_path, monkeypatch, has_it):
+    (tmp_path / "python3").symlink_to(sys.executable)
+    if has_it:
+        (tmp_path / "sglang").mkdir()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    command = external_command("sglang", "a folder", host="h", port=9, tensor_parallel=1)
+    assert command.installed == has_it
 
 
 def test_an_installed_engine_is_started_with_that_command(tmp_path, capfd, monkeypatch):

@@ -2,6 +2,7 @@
 
 import shlex
 import shutil
+import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -33,8 +34,11 @@ class ExternalCommand:
 
     @property
     def installed(self) -> bool:
-        """Whether the program is on the path."""
-        return shutil.which(self.arguments[0]) is not None
+        """Whether the program is on the path, and where that is a Python, whether it has the module."""
+        if shutil.which(self.arguments[0]) is None:
+            return False
+        modules = _values_after(self.arguments[:3], "-m")
+        return all(_python_has(self.arguments[0], module.partition(".")[0]) for module in modules)
 
     @property
     def shown(self) -> str:
@@ -89,3 +93,8 @@ def external_command(
 
 def _values_after(arguments: Sequence[str], option: str) -> set[str]:
     return {value for name, value in pairwise(arguments) if name == option}
+
+
+def _python_has(python: str, package: str) -> bool:
+    code = f"import importlib.util, sys; sys.exit(importlib.util.find_spec({package!r}) is None)"
+    return subprocess.run([python, "-c", code], check=False, capture_output=True).returncode == 0
