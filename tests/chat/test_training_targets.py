@@ -113,3 +113,18 @@ def test_media_are_expanded_in_every_sample(small_tokenizer):
 def test_a_conversation_that_cannot_be_learnt_is_an_input_error(small_tokenizer, dialogue, reason):
     with pytest.raises(InputError, match=reason):
         training_samples(parse_messages(dialogue), small_tokenizer)
+
+
+def test_a_turn_of_weight_0_is_shown_and_not_learnt(small_tokenizer):
+    weighted = [{**message, "weight": 0} if message.get("tool_calls") else message for message in DIALOGUE]
+    shown = training_samples(parse_messages(DIALOGUE), small_tokenizer, preserve_thinking=True)
+    learnt = training_samples(parse_messages(weighted), small_tokenizer, preserve_thinking=True)
+    assert [sample.token_ids for sample in learnt] == [sample.token_ids for sample in shown]
+    targets = [[target for _, target in spans(sample)] for sample in (shown[0], learnt[0])]
+    assert targets[1] == targets[0][1:]
+
+
+def test_a_conversation_whose_turns_all_have_weight_0_has_nothing_to_learn(small_tokenizer):
+    dialogue = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a", "weight": 0}]
+    with pytest.raises(InputError, match="no assistant message to learn"):
+        training_samples(parse_messages(dialogue), small_tokenizer)

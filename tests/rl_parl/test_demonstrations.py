@@ -65,3 +65,11 @@ def test_lines_are_what_fine_tuning_and_tokenizers_read(tmp_path):
 def test_shares_outside_0_to_1_are_refused():
     with pytest.raises(InputError, match="delegating"):
         Mixture(delegating=1.5)
+
+
+def test_the_decision_to_delegate_is_learnt_in_the_share_asked_for_and_the_rest_always():
+    lines = [*demonstrations(Mixture(alone=0, sub_agents=0, delegating=1, decided=0.2), 300)]
+    turns = [[message for message in line["messages"] if message["role"] == "assistant"] for line in lines]
+    learnt = [first.get("weight", 1) for first, *_ in turns]
+    assert 0.12 < sum(learnt) / len(learnt) < 0.28
+    assert all(message.get("weight", 1) for _, *others in turns for message in others)

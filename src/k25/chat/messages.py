@@ -101,7 +101,10 @@ class ToolCall(_Shape):
 
 
 class Message(_Shape):
-    """One message. Roles other than user and assistant are rendered as system turns under their own name."""
+    """One message. Roles other than user and assistant are rendered as system turns under their own name.
+
+    `weight` 0 marks a message of the assistant that training shows and does not teach, as in OpenAI's training files.
+    """
 
     role: str = Field(min_length=1)
     content: str | list[Part] | None = None
@@ -110,6 +113,7 @@ class Message(_Shape):
     tool_calls: list[ToolCall] | None = None
     tool_call_id: str | None = None
     partial: bool = False
+    weight: Literal[0, 1] = 1
 
     @model_validator(mode="before")
     @classmethod

@@ -41,7 +41,7 @@ def training_samples(
     """One sample per context in which an assistant turn of the conversation was produced.
 
     Args:
-        messages: a conversation with at least one assistant message.
+        messages: a conversation with at least one assistant message to learn; those of weight 0 are context alone.
         tokenizer: the vocabulary.
         tools: the declared tools.
         thinking: the mode of all turns; by default turns with reasoning are thinking turns, the others instant ones.
@@ -63,8 +63,8 @@ def training_samples(
         context = render(messages[:index], tools, thinking=mode, preserve_thinking=preserve_thinking)
         media = (image_tokens[: context.image_count], videos[: context.video_count])
         prompt_ids = context.expand_media(*media).token_ids(tokenizer)
-        _add(samples, prompt_ids, _target(message, thinking=mode).token_ids(tokenizer))
-    if not samples:
+        _add(samples, prompt_ids, _target(message, thinking=mode).token_ids(tokenizer), learnt=bool(message.weight))
+    if not any(any(sample.is_target) for sample in samples):
         raise InputError("the conversation has no assistant message to learn")
     return samples
 
@@ -74,7 +74,7 @@ def _target(message: Message, *, thinking: bool) -> Rendering:
     return Rendering(render_turn(learnt, keep_reasoning=thinking)[len(generation_prompt(thinking=thinking)) :])
 
 
-def _add(samples: list[TrainingSample], prompt_ids: list[int], target_ids: list[int]) -> None:
+def _add(samples: list[TrainingSample], prompt_ids: list[int], target_ids: list[int], *, learnt: bool) -> None:
     """Append a sample, or extend the last one if the prompt continues it."""
     known = samples[-1] if samples else TrainingSample([], [])
     done = len(known.token_ids)
@@ -82,5 +82,5 @@ def _add(samples: list[TrainingSample], prompt_ids: list[int], target_ids: list[
         samples.pop()
     else:
         known, done = TrainingSample([], []), 0
-    is_target = [*known.is_target, *[False] * (len(prompt_ids) - done), *[True] * len(target_ids)]
+    is_target = [*known.is_target, *[False] * (len(prompt_ids) - done), *[learnt] * len(target_ids)]
     samples.append(TrainingSample(prompt_ids + target_ids, is_target))

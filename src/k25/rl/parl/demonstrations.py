@@ -1,8 +1,8 @@
 """Demonstrations for the orchestrator's start: scripted agents in the real environment, written as conversations.
 
 Supervised fine-tuning on them (`kind = "conversations"` in a recipe) teaches to read one item after the other, to be a
-sub-agent, and, in a small share of the orchestrator's conversations, to delegate: enough that reinforcement learning
-meets delegation at all, too little to decide when it pays. Each line also has its running text under `text`, from which
+sub-agent, and to delegate; but of the decision to delegate only a small share is learnt: enough that reinforcement
+learning meets delegation at all, too little to decide when it pays. Each line also has its running text under `text`, from which
 a tokenizer can be trained.
 """
 
@@ -41,6 +41,7 @@ class Mixture:
         tasks: kinds of tasks, equally often.
         sizes: the smallest and the largest exercise.
         delegating: share of the orchestrator's conversations in which it delegates.
+        decided: share of these in which the decision to delegate, their first turn, is learnt; how to go on always is.
         alone: share of the exercises that are shown without sub-agents to call.
         sub_agents: share of the exercises from which a sub-agent's conversation is shown instead of the orchestrator's.
         jobs: the fewest and the most items of a job.
@@ -52,15 +53,16 @@ class Mixture:
 
     tasks: tuple[str, ...] = ("wide-search",)
     sizes: tuple[int, int] = (1, 20)
-    delegating: float = 0.08
+    delegating: float = 0.5
+    decided: float = 0.1
     alone: float = 0.2
     sub_agents: float = 0.35
-    jobs: tuple[int, int] = (1, 10)
+    jobs: tuple[int, int] = (1, 4)
     most_jobs: int = 8
     incomplete: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("delegating", "alone", "sub_agents", "incomplete"):
+        for name in ("delegating", "decided", "alone", "sub_agents", "incomplete"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name}: must be a share from 0 to 1, not {getattr(self, name)}")
 
@@ -77,6 +79,9 @@ def demonstration(mixture: Mixture, seed: int, index: int) -> JsonObject:
     conversations = asyncio.run(_played(environment, seed, index, _plan(mixture, numbers, size) if delegates else []))
     main, *others = conversations
     messages, tools = numbers.choice(others) if shows_sub_agent else main
+    if delegates and not shows_sub_agent and numbers.random() >= mixture.decided:
+        first = next(message for message in messages if message["role"] == "assistant")
+        first["weight"] = 0
     rendering = render(parse_messages(messages), parse_tools(tools), thinking=False, add_generation_prompt=False)
     text = "\n".join(piece.text for piece in rendering.pieces if piece.kind is PieceKind.TEXT)
     return {"messages": messages, "tools": tools, "text": text}
