@@ -1,4 +1,4 @@
-"""Every command and every program in the README and the docs runs as it is written.
+"""Every command and every program in the README and the docs runs as it is written; commands only shown do parse.
 
 Shell blocks (```sh) run line by line in one folder per page, after `k25 demo --out demo` has made its files there; a
 line must exit with 0, or with N where its comment says "exits with N". `k25 serve` keeps running until the page's end.
@@ -17,14 +17,17 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from cyclopts.exceptions import MissingArgumentError
+
+from k25.cli.main import app
+from k25.reproduce.registry import find_claim
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(sh|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+SHOWN = re.compile(r"^```(?:console|text)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # These two set up an environment and then run everything again: CI runs them itself.
 RUN_BY_CI = {"make demo", "make test"}
-
-pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +88,37 @@ def expected_status(command):
     return int(found[1]) if found else 0
 
 
+def shown_commands(text):
+    """Commands that a reader may type, but that no test runs: inside sentences and tables, and in console blocks."""
+    rest = BLOCK.sub("", text)
+    yield from re.findall(r"`(k25 [^`\n]+)`", rest)
+    for block in SHOWN.findall(rest):
+        yield from re.findall(r"^(?:\$ )?(k25 .*)$", block, re.MULTILINE)
+
+
+def is_name_of_a_command(words):
+    return words == list(app.parse_commands(words)[0])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_that_is_only_shown_has_options_and_names_that_exist(page):
+    for command in shown_commands(page.read_text(encoding="utf-8")):
+        words = shlex.split(command, comments=True)[1:]
+        try:
+            app.parse_args(words, exit_on_error=False, print_error=False)
+        except MissingArgumentError:
+            assert is_name_of_a_command(words), command
+        if words[0] == "reproduce" and len(words) > 1 and words[1].islower():
+            find_claim(words[1])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_to_a_file_of_the_house_leads_somewhere(page):
+    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text(encoding="utf-8")):
+        assert "://" in target or (page.parent / target).exists(), target
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_everything_on_the_page_runs(page, demonstrated, tmp_path):
     blocks = BLOCK.findall(page.read_text(encoding="utf-8"))
@@ -100,7 +134,7 @@ def test_everything_on_the_page_runs(page, demonstrated, tmp_path):
                 run(block, folder, (sys.executable, "-c"))
                 continue
             for command in commands(block):
-                if command.startswith("k25 serve"):
+                if command.startswith("k25 serve") and "--engine" not in command:
                     start_server(command, folder, stack)
                 elif command and command not in RUN_BY_CI and not command.startswith("#"):
                     run(command, folder, status=expected_status(command))
