@@ -3,10 +3,10 @@
 import asyncio
 import os
 import signal
-import sys
 from contextlib import aclosing
 
 import pytest
+from tool_server import ToolServer
 
 from k25.agent import ModelTurn, ToolCall, Toolset, tool
 from k25.errors import InputError
@@ -145,36 +145,6 @@ def test_a_role_without_a_model_ends_the_run_at_once():
         asyncio.run(refused())
 
 
-class Server:
-    """A tool server in a process of its own: it answers each line with the same line."""
-
-    made = 0
-
-    async def start(self):
-        Server.made += 1
-        code = "import sys\nfor line in sys.stdin: print(line.strip(), flush=True)"
-        pipe = asyncio.subprocess.PIPE
-        self.process = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stdin=pipe, stdout=pipe)
-        return self
-
-    async def ask(self, text):
-        self.process.stdin.write(f"{text}\n".encode())
-        await self.process.stdin.drain()
-        line = await self.process.stdout.readline()
-        if not line:
-            raise ConnectionError("the tool server is gone")
-        return line.decode().strip()
-
-    async def reset(self):
-        if await self.ask("reset") != "reset":
-            raise ConnectionError("the tool server still speaks of the last rollout")
-
-    async def close(self):
-        if self.process.returncode is None:
-            self.process.kill()
-        await self.process.wait()
-
-
 class WithServer(Trivial):
     """Every rollout leases a tool server; the tool has half a second."""
 
@@ -182,10 +152,11 @@ class WithServer(Trivial):
     instances = 2
 
     def __init__(self, fault):
-        self.fault = fault
+        self.fault, self.made = fault, 0
 
     async def make_instance(self):
-        return await Server().start()
+        self.made += 1
+        return await ToolServer.start()
 
     async def rollout(self, example, scope):
         async with scope.instances.lease() as server:
@@ -218,15 +189,15 @@ def asks(scope, media):
 @pytest.mark.parametrize("fault", [None, signal.SIGKILL, signal.SIGSTOP])
 def test_a_dead_or_hung_tool_server_is_a_tool_error_and_a_new_one_takes_its_place(fault):
     async def rewards():
-        Server.made = 0
+        environment = WithServer(fault)
         async with RolloutManager({"policy": asks}, concurrency=8) as manager:
-            groups = await asyncio.wait_for(collect(manager.groups(requests_of(WithServer(fault), 5, 1))), 60)
-            return groups, manager.dropped
+            groups = await asyncio.wait_for(collect(manager.groups(requests_of(environment, 5, 1))), 60)
+            return groups, manager.dropped, environment.made
 
-    groups, dropped = asyncio.run(rewards())
+    groups, dropped, made = asyncio.run(rewards())
     assert [group[0].reward for group in groups] == [0.0 if fault else 1.0, 1.0, 1.0, 1.0, 1.0]
     assert not dropped
-    assert Server.made <= 3
+    assert made <= 3
     told = next(str(message["content"]) for message in groups[0][0].messages if message["role"] == "tool")
     expected = {None: "hello", signal.SIGKILL: "ask failed", signal.SIGSTOP: "did not finish within 0.5 seconds"}
     assert expected[fault] in told

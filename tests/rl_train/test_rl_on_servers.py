@@ -2,6 +2,9 @@
 
 import asyncio
 import json
+import re
+import threading
+import urllib.request
 
 import pytest
 import torch
@@ -14,6 +17,7 @@ from k25.checkpoint import load_model
 from k25.errors import InputError
 from k25.rl.trainer import RLTrainer
 from k25.train.parallel.ranks import ranks
+from k25.train.run import TrainingFailed
 
 CLOSED = "http://127.0.0.1:9"
 
@@ -148,3 +152,54 @@ def test_servers_move_to_the_role_that_has_more_work_and_training_goes_on(tmp_pa
         rows = full_forward_logprobs(frozen, [*prompt, *output], ())
         expected = [rows[len(prompt) + place - 1, token].item() for place, token in enumerate(output)]
         assert turn.tokens["logprobs"] == pytest.approx(expected, abs=1e-4)
+
+
+class Killing:
+    """A watcher that kills a server with -9 while it answers rollouts of the step after `after`."""
+
+    def __init__(self, after, server, url):
+        self.after, self.server, self.url = after, server, url
+        self.thread = threading.Thread(target=self.kill)
+
+    def write(self, record):
+        if record["step"] == self.after:
+            self.thread.start()
+
+    def kill(self):
+        running = 0.0
+        while not running:
+            with urllib.request.urlopen(f"{self.url}/metrics", timeout=30) as answer:
+                running = float(re.search(r"^k25_generating_requests (\S+)", answer.read().decode(), re.MULTILINE)[1])
+        self.server.kill()
+
+    def close(self):
+        self.thread.join()
+
+
+LONG = {"sampling": {"max_tokens": 200}, "sequence_tokens": 1024, "rollouts": {"concurrency": 8}}
+
+
+@pytest.mark.slow
+def test_training_goes_on_where_one_server_is_killed_and_no_rollout_is_lost(tmp_path):
+    run = tmp_path / "run"
+    with served(tiny_checkpoint(tmp_path / "start"), run / "weights", 2) as (servers, urls):
+        recipe = rl_recipe(**LONG, engines={"policy": urls})
+        records = train(recipe, run, watchers=[Killing(1, servers[0], urls[0])])
+    assert [record["engines"] for record in records] == [{"policy": 2}] + [{"policy": 1}] * 3
+    for record in records:
+        assert (record["rollouts"], record["dropped"]) == (8, {})
+        assert record["mismatch_max"] < 1e-4
+
+
+@pytest.mark.slow
+def test_a_run_that_lost_its_last_server_ends_with_one_line_and_continues_on_others(tmp_path):
+    run, start = tmp_path / "run", tiny_checkpoint(tmp_path / "start")
+    with served(start, run / "weights") as (servers, urls), pytest.raises(TrainingFailed) as failure:
+        train(rl_recipe(**LONG, engines={"policy": urls}), run, watchers=[Killing(2, servers[0], urls[0])])
+    assert "no engine" in str(failure.value)
+    assert "\n" not in str(failure.value)
+    kept = shown(run)
+    with served(start, run / "weights") as (_, urls):
+        records = train(rl_recipe(**LONG, engines={"policy": urls}), run)
+    assert [record["step"] for record in records] == [1, 2, 3, 4]
+    assert shown(run)[: len(kept)] == kept

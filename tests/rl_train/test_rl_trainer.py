@@ -359,4 +359,5 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint_with_the_same_rollouts(tm
     assert len(steps(killed)) < 40
     subprocess.run([*command, str(killed)], env=environment, check=True, timeout=300)
     assert timeless(steps(killed)) == timeless(steps(whole))
+    assert (killed / "rollouts.jsonl").read_text() == (whole / "rollouts.jsonl").read_text()
     assert same_weights(weights(killed), weights(whole))
