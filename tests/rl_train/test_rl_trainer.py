@@ -28,7 +28,6 @@ from k25.rl.learner import PolicyLearner
 from k25.rl.packing import pack_samples
 from k25.rl.prompts import Prompts
 from k25.rl.recipe import load_rl_recipe
-from k25.rl.trainer import RLTrainer
 from k25.train.metrics import read_metrics
 from k25.train.muonclip import MuonClip
 from k25.train.qk_clip import QKClip
@@ -288,14 +287,6 @@ def test_a_run_without_environments_is_refused(tmp_path):
         train(rl_recipe(), tmp_path / "run", [])
 
 
-def test_several_processes_are_refused():
-    class Two:
-        size = 2
-
-    with pytest.raises(InputError, match="one process"):
-        RLTrainer(rl_recipe(), None, Two())
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -306,7 +297,6 @@ def test_several_processes_are_refused():
         ("toggle.periode=3", "toggle: unknown key periode; did you mean period"),
         ("toggle.period=0", "toggle.period is 0"),
         ("sampling.temperature=0", "sampling.temperature"),
-        ("parallel.expert=2", "one process"),
         ("rollouts.token_budget=0", "rollouts.token_budget"),
     ],
 )

@@ -31,7 +31,8 @@ def train(
 ) -> None:
     """Train a policy by reinforcement learning from a recipe.
 
-    Run it again to continue where it stopped.
+    Run it again to continue where it stopped. Under torchrun all processes train together:
+    torchrun --nproc-per-node 8 -m k25 rl RECIPE
 
     Args:
         recipe: A recipe file, or the name of one that comes with K25, such as nano/rl.
@@ -66,10 +67,12 @@ def train_in(recipe: "RLRecipe", folder: Path, console: Console) -> None:
     from k25.train.start import EXPORT
 
     title = folder.name if folder.name == recipe.stage else f"{folder.name} ({recipe.stage})"
-    with ranks(recipe.parallel) as here, RLDisplay(console, title, recipe.steps) as display:
-        trainer = RLTrainer(recipe, folder, here, watchers=[display])
-        if trainer.state.step:
-            console.print(f"continuing after step {trainer.state.step} of {recipe.steps}")
-        trainer.fit()
+    with ranks(recipe.parallel) as here:
+        console.quiet = not here.first
+        with RLDisplay(console, title, recipe.steps) as display:
+            trainer = RLTrainer(recipe, folder, here, watchers=[display])
+            if trainer.state.step:
+                console.print(f"continuing after step {trainer.state.step} of {recipe.steps}")
+            trainer.fit()
     places = f"Weights: {folder / EXPORT}   curves: {folder / REPORT}   conversations: {folder / ROLLOUTS}"
     console.print(places, soft_wrap=True)

@@ -60,7 +60,11 @@ class PolicyLearner(Learner):
         }
         if self.expert_choices != "off":
             sums["experts_differ"] = _differing(output, batch, learnt_N)
-        return Losses(found.loss_N, sums, {"mismatch_max": mismatch_N.max()})
+        return Losses(found.loss_N, sums, {"mismatch_max": _largest(mismatch_N)})
+
+
+def _largest(values_N: Tensor) -> Tensor:
+    return values_N.max() if len(values_N) else values_N.new_zeros(())
 
 
 def _differing(output: DecoderOutput, batch: RLBatch, learnt_N: Tensor) -> Tensor:

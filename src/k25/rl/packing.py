@@ -43,6 +43,22 @@ def pack_samples(
     return [_packed(part, tuple(environments), version) for part in _divided(samples, sequence_tokens)]
 
 
+def share_of(streams: Sequence[RLBatch], rank: int, ranks: int) -> list[RLBatch]:
+    """The streams that a rank trains on: every `ranks`-th.
+
+    All ranks get as many, since they go through the network together: where streams do not go round, the last ranks get
+    one of a single token that is not learnt.
+    """
+    mine = list(streams[rank::ranks])
+    return mine if len(mine) == -(-len(streams) // ranks) else [*mine, _blank(streams[0].source_names)]
+
+
+def _blank(environments: tuple[str, ...]) -> RLBatch:
+    nothing = torch.zeros(1)
+    packed = pack_documents([], environments)
+    return RLBatch(**vars(packed), old_logprobs_T=nothing, advantages_T=nothing, fresh_T=nothing.bool())
+
+
 def _divided(samples: Sequence[Weighted], sequence_tokens: int) -> Iterator[list[Weighted]]:
     part: list[Weighted] = []
     room = sequence_tokens

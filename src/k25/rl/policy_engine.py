@@ -1,10 +1,10 @@
 """The engine of the policy in training: how it gets the weights, and the frozen engines beside it.
 
 An engine in float32 that never runs while weights change shares them with the trainer: nothing is copied, and at zero
-updates the two differ by the rounding of differently shaped products only. Any other engine has a copy.
+updates the two differ by the rounding of differently shaped products only. Any other engine has a copy; where several
+processes train together, each has a whole one.
 """
 
-import copy
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
@@ -16,7 +16,7 @@ from k25.media import MediaProcessor
 from k25.model import K25Model
 from k25.rl.recipe import RLRecipe, RoleConfig
 from k25.rl.scope import Role
-from k25.train.export import gathered, whole
+from k25.train.export import whole
 from k25.train.parallel.ranks import Ranks
 from k25.train.start import Start
 
@@ -27,13 +27,16 @@ class PolicyEngine:
     def __init__(self, model: K25Model, recipe: RLRecipe, ranks: Ranks) -> None:
         rollouts = recipe.rollouts
         exact = recipe.precision == rollouts.precision == "float32"
-        self.shares_weights = exact and recipe.staleness == 0
+        self.shares_weights = exact and recipe.staleness == 0 and ranks.size == 1
         self._trained = model
         config = engine_config(recipe, record_experts=rollouts.expert_choices != "off")
-        self.engine = Engine(model if self.shares_weights else _copied(model, recipe, ranks), config)
+        self.engine = Engine(model if self.shares_weights else _copied(model, recipe), config)
 
     async def push(self, version: int) -> None:
-        """Give the engine the weights as they are now, as `version`; nothing cached before is reused."""
+        """Give the engine the weights as they are now, as `version`; nothing cached before is reused.
+
+        All ranks call it together, as they make engines together.
+        """
         named = []
         if not self.shares_weights:
             named = [(name, whole(tensor.detach())) for name, tensor in self._trained.state_dict().items()]
@@ -69,8 +72,10 @@ async def frozen_role(name: str, config: RoleConfig, recipe: RLRecipe, ranks: Ra
         yield Role(policy, config.sampling.form, config.sampling.parameters())
 
 
-def _copied(model: K25Model, recipe: RLRecipe, ranks: Ranks) -> K25Model:
-    complete = gathered(model)
-    assert complete is not None
-    copied = copy.deepcopy(complete).to(ranks.device).requires_grad_(False)
+def _copied(model: K25Model, recipe: RLRecipe) -> K25Model:
+    with torch.device("meta"):
+        copied = K25Model(model.config)
+    weights = {name: whole(tensor.detach()).clone() for name, tensor in model.state_dict().items()}
+    copied.load_state_dict(weights, assign=True)
+    copied.requires_grad_(False)
     return copied.to(torch.bfloat16) if recipe.rollouts.precision == "bfloat16" else copied

@@ -145,8 +145,6 @@ class RLRecipe(StageRecipe):
                 raise ValueError(f'{name} is {number}; give a whole number or "off"')
         if self.push_every > 1 and self.rollouts.token_budget is not None:
             raise ValueError("rollouts.token_budget and push_every > 1 exclude each other; leave one of them out")
-        if self.parallel.expert > 1:
-            raise ValueError("parallel.expert: reinforcement learning runs in one process for now; leave it at 1")
         if "policy" in self.roles:
             raise ValueError("roles.policy: the policy is the network in training; it starts from model.start_from")
         if "policy" in self.engines and self.rollouts.expert_choices != "off":

@@ -10,6 +10,9 @@ every record (anything with `write(record)` and `close()`):
     with ranks(recipe.parallel) as here:
         RLTrainer(recipe, Path("runs/mine"), here, environments=[(MyEnvironment(), 1.0)], watchers=[display]).fit()
 
+Under torchrun every process rolls out its share of an update's groups with an engine of its own, all of them learn what
+came of all groups, and each trains on its share of the packed streams.
+
 The folder holds what every stage leaves there (see `k25.train.run`), and `rollouts.jsonl`. Running it again continues
 after the last checkpoint with the same prompts and random numbers; rollouts that were in flight begin anew.
 """
@@ -23,7 +26,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
@@ -33,7 +36,7 @@ from k25.rl.advantages import Gate, Lessons, lessons
 from k25.rl.learner import PolicyLearner
 from k25.rl.metrics import ROLLOUTS, readable, rollout_record
 from k25.rl.pacing import PacedSteps
-from k25.rl.packing import pack_samples
+from k25.rl.packing import pack_samples, share_of
 from k25.rl.policy_engine import PolicyEngine, frozen_role, policy_role
 from k25.rl.prompts import Mixture, Prompts
 from k25.rl.recipe import RLRecipe
@@ -45,13 +48,15 @@ from k25.rl.watch.charts import ALL_CURVES
 from k25.train.metrics import JsonLines, Record, Sink
 from k25.train.parallel.ranks import Ranks
 from k25.train.run import Timing, TrainingFailed, TrainingRun
-from k25.train.step import train_step
+from k25.train.step import StepMetrics, train_step
 
 # Beside the tensors of a checkpoint: budgets, and where the environments' schedules stand.
 TOGGLE, ENVIRONMENTS = "toggle.json", "environments.json"
 _LISTEN_SECONDS = 0.2
 # Gives whoever plays the policy the weights as they are now, as a version.
 Push = Callable[[int], Awaitable[None]]
+# Runs a function in the trainer's thread. Whatever waits for other ranks does so there, not in the rollouts' way.
+Apart = Callable[..., Awaitable[Any]]
 
 
 @runtime_checkable
@@ -101,10 +106,15 @@ class RLTrainer(TrainingRun):
         clients: Mapping[str, MakeClient] | None = None,
         watchers: Sequence[Sink] = (),
     ) -> None:
-        """See `TrainingRun`. Raises InputError under torchrun: reinforcement learning runs in one process for now."""
-        if ranks.size > 1:
-            raise InputError("reinforcement learning runs in one process for now; start it without torchrun")
+        """See `TrainingRun`. Raises InputError for prompts that do not go round, and for servers, under torchrun."""
+        if recipe.prompts_per_step % ranks.size:
+            raise InputError(
+                f"prompts_per_step: {recipe.prompts_per_step} prompts cannot be divided among {ranks.size} processes"
+            )
+        if recipe.engines and ranks.size > 1:
+            raise InputError("engines: servers work with one training process for now; start it without torchrun")
         self.recipe = recipe
+        self._groups_here = recipe.prompts_per_step // ranks.size
         self.prompts = Prompts(recipe, environments)
         self.toggle = Toggle(recipe.toggle) if recipe.toggle else None
         self._scheduled = [made for made in self.prompts.environments if isinstance(made, Scheduled)]
@@ -113,7 +123,7 @@ class RLTrainer(TrainingRun):
         for environment in self._scheduled:
             environment.begin_run(recipe.steps)
         super().__init__(recipe, run, ranks, watchers=watchers)
-        self._shown = JsonLines(run, self.state.step, ROLLOUTS)
+        self._shown = [JsonLines(run, self.state.step, ROLLOUTS)] if ranks.first else []
 
     def _learner(self, model: K25Model, *, measure_logits: bool) -> PolicyLearner:
         choices = self.recipe.rollouts.expert_choices
@@ -123,7 +133,8 @@ class RLTrainer(TrainingRun):
         try:
             asyncio.run(self._learn(stopping))
         finally:
-            self._shown.close()
+            for sink in self._shown:
+                sink.close()
 
     async def _learn(self, stopping: threading.Event) -> None:
         recipe, state = self.recipe, self.state
@@ -140,6 +151,7 @@ class RLTrainer(TrainingRun):
                 )
             )
             trainer = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="k25-trainer"))
+            apart = partial(asyncio.get_running_loop().run_in_executor, trainer)
             first = state.step
             paced = await stack.enter_async_context(
                 PacedSteps(
@@ -150,13 +162,13 @@ class RLTrainer(TrainingRun):
                     last=-(-recipe.steps // recipe.push_every),
                 )
             )
-            while state.step < recipe.steps and not stopping.is_set():
+            while state.step < recipe.steps and not await apart(self.ranks.any, stopping.is_set()):
                 await push(state.step)
                 began = time.perf_counter()
                 groups = await _unless(stopping, paced.groups(state.step // recipe.push_every))
-                if groups is None:
+                if await apart(self.ranks.any, groups is None):
                     return
-                await self._updates(groups, trainer, time.perf_counter() - began, stopping)
+                await self._updates(groups or (), apart, time.perf_counter() - began, stopping)
 
     async def _roles(self, stack: AsyncExitStack, served: ServedRoles) -> tuple[Push, dict[str, MakeClient]]:
         """What gives the policy new weights, and who plays each role: a server, or an engine in this process."""
@@ -179,30 +191,31 @@ class RLTrainer(TrainingRun):
         updates = range(max(push * every, first), min((push + 1) * every, steps))
         for environment in self._scheduled:
             environment.begin_update(updates[0])
-        return [request for update in updates for request in self.prompts.of_step(update)]
+        here = self.ranks.data_rank * self._groups_here
+        mine = slice(here, here + self._groups_here)
+        return [request for update in updates for request in self.prompts.of_step(update)[mine]]
 
-    async def _updates(
-        self, groups: Sequence[Group], trainer: ThreadPoolExecutor, waited: float, stopping: threading.Event
-    ) -> None:
+    async def _updates(self, groups: Sequence[Group], apart: Apart, waited: float, stopping: threading.Event) -> None:
         """The updates that one set of rollouts serves."""
         left = iter(groups)
-        while part := list(islice(left, self.recipe.prompts_per_step if self.recipe.push_every > 1 else None)):
-            if stopping.is_set():
+        while part := list(islice(left, self._groups_here if self.recipe.push_every > 1 else None)):
+            if await apart(self.ranks.any, stopping.is_set()):
                 return
-            await self._update(part, trainer, waited)
+            await self._update(part, apart, waited)
             waited = 0.0
 
-    async def _update(self, groups: Sequence[Group], trainer: ThreadPoolExecutor, waited: float) -> None:
+    async def _update(self, mine: Sequence[Group], apart: Apart, waited: float) -> None:
         """One update: gate, advantages, packing, the step, its record."""
         step, began = self.state.step, time.perf_counter()
+        groups: list[Group] = list(chain.from_iterable(await apart(self.ranks.gathered, mine)))
         learnt = lessons(groups, self._gate(step))
         names = list(dict.fromkeys(environment.name for environment in self.prompts.environments))
         packed = pack_samples(learnt.samples, names, step, self.recipe.sequence_tokens)
         if not packed:
             raise TrainingFailed(f"step {step + 1}: every rollout was dropped ({_reasons(learnt)})")
-        batches = [batch.to(self.ranks.device) for batch in packed]
-        loop = asyncio.get_running_loop()
-        metrics = await loop.run_in_executor(trainer, train_step, self.state, batches)
+        ranks = self.ranks
+        batches = [batch.to(ranks.device) for batch in share_of(packed, ranks.data_rank, ranks.data_size)]
+        metrics: StepMetrics = await apart(train_step, self.state, batches)
         trained = time.perf_counter() - began
         generating = waited + (trained if self.recipe.staleness else 0.0)
         extra = {
@@ -215,9 +228,9 @@ class RLTrainer(TrainingRun):
         }
         for environment in self._scheduled:
             environment.end_update(extra["environment_metrics"])
-        for group in groups[: self.recipe.rollouts.shown]:
-            for rollout in group:
-                self._shown.write(readable(rollout, step + 1))
+        for sink in self._shown:
+            for rollout in chain.from_iterable(groups[: self.recipe.rollouts.shown]):
+                sink.write(readable(rollout, step + 1))
         metrics = replace(metrics, measures=_measures(metrics.measures))
         self._stepped(metrics, batches, Timing(waited + trained, waited), extra)
 

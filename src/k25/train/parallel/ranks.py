@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -11,6 +12,8 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from k25.errors import InputError
 from k25.train.parallel.config import ParallelConfig
+
+_Value = TypeVar("_Value")
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,14 @@ class Ranks:
         flag = torch.tensor([int(here)], device=self.device)
         dist.all_reduce(flag, dist.ReduceOp.MAX, group=self.group)
         return bool(flag)
+
+    def gathered(self, value: _Value) -> list[_Value]:
+        """What every rank has, in their order."""
+        if self.group is None:
+            return [value]
+        values: list[_Value | None] = [None] * self.size
+        dist.all_gather_object(values, value, group=self.group)
+        return cast(list[_Value], values)
 
 
 @contextmanager
