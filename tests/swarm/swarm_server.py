@@ -30,6 +30,9 @@ def scripted_server(scripts, latency=0.0):
         usage = {"prompt_tokens": len(json.dumps(body["messages"])) // 4, "completion_tokens": 5}
         return web.json_response({"id": "x", "object": "chat.completion", "choices": [choice], "usage": usage})
 
+    async def models(_):
+        return web.json_response({"object": "list", "data": [{"id": name} for name in scripts]})
+
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
@@ -37,6 +40,7 @@ def scripted_server(scripts, latency=0.0):
     async def start():
         app = web.Application()
         app.router.add_post("/v1/chat/completions", answer)
+        app.router.add_get("/v1/models", models)
         runner = web.AppRunner(app, access_log=None)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()

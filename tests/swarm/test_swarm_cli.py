@@ -114,6 +114,19 @@ def test_one_branch_is_cancelled_from_outside(tmp_path):
     assert k25("cancel", "r", victim, cwd=tmp_path)[0] == 2
 
 
+def test_the_only_model_of_a_server_needs_no_name(tmp_path):
+    with scripted_server({"mine": lambda _: says("here")}) as (url, received):
+        assert k25("q", "--base-url", url, "--out", "r", cwd=tmp_path)[:2] == (0, "here\n")
+    assert received[0][1]["model"] == "mine"
+
+
+def test_several_models_are_listed_to_choose_from(tmp_path):
+    with scripted_server(SCRIPTS) as (url, _):
+        status, _, err = k25("q", "--base-url", url, "--out", "r", cwd=tmp_path)
+    assert (status, "choose one with --model: big, small" in err) == (2, True)
+    assert not (tmp_path / "r").exists()
+
+
 def test_a_single_agent_has_no_swarm_tools(tmp_path):
     with scripted_server({"big": lambda _: says("alone")}) as (url, received):
         status, out, _ = k25(*asked(url), "--single", cwd=tmp_path)
@@ -137,6 +150,8 @@ def test_the_key_is_sent_and_never_recorded(tmp_path):
         (["q", "--model", "m", "--tools", "serach"], "serach"),
         (["q", "--model", "m", "--tools", "search"], "--corpus"),
         (["q", "--model", "m", "--steps", "0"], "steps must be above 0"),
+        (["q"], "--model"),
+        (["q", "--base-url", "http://127.0.0.1:9"], "--model"),
         (["q", "--model", "m", "--request", "[1"], "--request"),
         (["q", "--model", "m", "--request", '{"stream": false}'], "stream"),
         (["q", "--model", "m", "--approve", "files"], "terminal"),

@@ -19,6 +19,7 @@ from rich.console import Console
 
 from k25.agent import RecordReader
 from k25.cli.demo import swarm as stage
+from k25.cli.demo.course import Place
 from k25.cli.swarm_bench import app
 from k25.errors import InputError
 from k25.swarm.bench import QuestionMaker, World, build_world
@@ -122,13 +123,15 @@ def test_the_demonstration_ends_with_the_comparison_or_says_why_not(synthetic, t
     console = Console(file=sys.stdout, width=200)
     wheels = [package for package in synthetic.packages if package.name == "mendeleev"]
     monkeypatch.setattr(stage, "build_world", lambda world, _: build_world(world, wheels, synthetic.folder))
-    stage.show(console, tmp_path)
+    measured = stage.show(Place(console, tmp_path))
     shown = capsys.readouterr().out
     assert "no model was asked" in shown
     assert "times the critical steps" in shown
     assert str(tmp_path / "swarm-bench" / "report.html") in shown
+    assert measured["means"]["swarm"]["critical_steps"] < measured["means"]["single"]["critical_steps"]
+    assert (tmp_path / measured["example"] / "record.sqlite").is_file()
     monkeypatch.setattr(stage, "build_world", lambda world, packages: build_world(world, packages, tmp_path))
-    stage.show(console, tmp_path / "elsewhere")
+    assert stage.show(Place(console, tmp_path / "elsewhere")) is None
     assert re.search("^Left out.*download mendeleev==", capsys.readouterr().out, re.MULTILINE)
 
 

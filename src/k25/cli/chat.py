@@ -13,11 +13,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, NoReturn
-from urllib.parse import urlsplit
 
 from cyclopts import Parameter
 
-from k25.cli.chat_client import MOONSHOT_HOSTS, Endpoint, Json, ServerError, endpoint_base
+from k25.cli.chat_client import Endpoint, Json, ServerError, endpoint_base, key_from_environment
 from k25.cli.chat_conversation import Conversation, Mode, Settings
 from k25.cli.chat_display import Display
 from k25.cli.chat_local import local_server
@@ -75,7 +74,7 @@ def main(
         conversation.attach("video", path)
     try:
         with _endpoint(source, api_key) as endpoint:
-            settings.model = model or _only_model(endpoint)
+            settings.model = model or asyncio.run(endpoint.only_model())
             if prompt is None:
                 Session(endpoint, conversation).run()
             else:
@@ -119,7 +118,7 @@ def _endpoint(source: str, api_key: str | None) -> Iterator[Endpoint]:
     """The server to talk to; one of our own for a checkpoint or preset."""
     if "://" in source:
         base = endpoint_base(source)
-        yield Endpoint(base, api_key if api_key is not None else _key_from_environment(base))
+        yield Endpoint(base, api_key if api_key is not None else key_from_environment(base))
         return
     _check_local(source)
     Display(answer_only=True).note(f"starting `k25 serve {source}`")
@@ -136,24 +135,6 @@ def _check_local(source: str) -> None:
         raise InputError(f"{source!r} is no URL, and serving needs more libraries: pip install 'k25[model]'") from None
     if source not in PRESETS:
         raise InputError(f"{source!r} is no URL (http://...), checkpoint folder or preset ({', '.join(PRESETS)})")
-
-
-def _key_from_environment(base: str) -> str | None:
-    parts = urlsplit(base)
-    if parts.hostname in MOONSHOT_HOSTS:
-        return os.environ.get("MOONSHOT_API_KEY")
-    safe = parts.scheme == "https" or parts.hostname in ("localhost", "127.0.0.1", "::1")
-    return os.environ.get("OPENAI_API_KEY") if safe else None
-
-
-def _only_model(endpoint: Endpoint) -> str:
-    names = asyncio.run(endpoint.models())
-    if len(names) == 1:
-        return names[0]
-    if not names:
-        raise InputError(f"{endpoint.base} names no models; name one with --model")
-    listed = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
-    raise InputError(f"{endpoint.base} offers several models; choose one with --model: {listed}")
 
 
 def _read_tools(path: Path | None) -> list[Json]:

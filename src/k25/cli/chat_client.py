@@ -28,6 +28,15 @@ _TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=900)  # 
 _MAX_EVENT_BYTES = 16 * 2**20
 
 
+def key_from_environment(base: str) -> str | None:
+    """A key is sent to the host that it belongs to, and never over the network in the clear."""
+    parts = urlsplit(base)
+    if parts.hostname in MOONSHOT_HOSTS:
+        return os.environ.get("MOONSHOT_API_KEY")
+    safe = parts.scheme == "https" or parts.hostname in ("localhost", "127.0.0.1", "::1")
+    return os.environ.get("OPENAI_API_KEY") if safe else None
+
+
 class ServerError(Exception):
     """The server refused, failed or went away. `status` is its HTTP status, or None where there was no answer.
 
@@ -70,6 +79,16 @@ class Endpoint:
                 return [str(model["id"]) for model in listed if "id" in model] if isinstance(listed, list) else []
         except (aiohttp.ClientError, TimeoutError, TypeError) as error:
             raise _unreachable(self.base, error) from None
+
+    async def only_model(self) -> str:
+        """The model that the server offers. Raises InputError where it offers none or several, and ServerError."""
+        names = await self.models()
+        if len(names) == 1:
+            return names[0]
+        if not names:
+            raise InputError(f"{self.base} names no models; name one with --model")
+        listed = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
+        raise InputError(f"{self.base} offers several models; choose one with --model: {listed}")
 
     async def stream(self, body: Json, reply: "Reply", waiting: Callable[[float], None]) -> AsyncGenerator[None, None]:
         """Send `body` and fill `reply`; yields after every change of it.

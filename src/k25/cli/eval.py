@@ -12,7 +12,6 @@ from contextlib import AsyncExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
-from urllib.parse import urlsplit
 
 # Waiting threads must sleep, not spin: on a busy machine spinning costs most of the speed. Read when torch is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -24,8 +23,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from k25.agent import Endpoint, Patience
 from k25.agent.tool import JsonObject
-from k25.cli.chat_client import MOONSHOT_HOSTS, ServerError, endpoint_base
 from k25.cli.chat_client import Endpoint as ModelList
+from k25.cli.chat_client import ServerError, endpoint_base, key_from_environment
 from k25.cli.device import chosen_device
 from k25.cli.eval_tables import comparison_table, result_table
 from k25.engine import Engine, EngineConfig, SamplingParameters
@@ -193,7 +192,7 @@ async def _server(url: str, asked: ExerciseOptions, how: ModelOptions, stack: As
     if how.plain:
         raise InputError("--plain is for checkpoints of this machine: chat servers speak the chat template")
     base = endpoint_base(url)
-    key = how.api_key or _key_from_environment(base)
+    key = how.api_key or key_from_environment(base)
     model = how.model or await _only_model(ModelList(base, key))
     options = {"temperature": how.temperature, "top_p": _TOP_P, "max_tokens": how.max_tokens}
     endpoint = Endpoint(base, model, key=key, options=options, patience=_PATIENCE)
@@ -201,24 +200,11 @@ async def _server(url: str, asked: ExerciseOptions, how: ModelOptions, stack: As
     return await stack.enter_async_context(clients)
 
 
-def _key_from_environment(base: str) -> str | None:
-    """A key is sent to the host that it belongs to, and never over the network in the clear."""
-    parts = urlsplit(base)
-    if parts.hostname in MOONSHOT_HOSTS:
-        return os.environ.get("MOONSHOT_API_KEY")
-    safe = parts.scheme == "https" or parts.hostname in ("localhost", "127.0.0.1", "::1")
-    return os.environ.get("OPENAI_API_KEY") if safe else None
-
-
 async def _only_model(server: ModelList) -> str:
     try:
-        names = await server.models()
+        return await server.only_model()
     except ServerError as error:
         raise InputError(f"{server.base}: {error}") from None
-    if len(names) != 1:
-        listed = ", ".join(names[:10]) or "none"
-        raise InputError(f"{server.base}: choose a model with --model; the server offers: {listed}")
-    return names[0]
 
 
 @contextmanager

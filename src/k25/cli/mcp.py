@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from k25.agent import AdaptiveLimit
-from k25.cli.swarm_run import Options, model_client, model_setup, swarm_settings
+from k25.cli.swarm_run import Options, model_client, model_setup, swarm_settings, with_model
 from k25.errors import InputError
 from k25.swarm import Swarm
 from k25.swarm.toolbox import Toolbox, ToolboxConfig
@@ -39,9 +39,7 @@ def main(
         from k25.swarm.mcp_server import SwarmRuns, swarm_server
     except ImportError:
         raise InputError('serving MCP needs the package mcp; install it with: pip install "k25[agent]"') from None
-    options = options or Options()
-    if not options.model:
-        raise InputError("--model: name the model to ask, as the server knows it")
+    options = with_model(options or Options())
     if options.out is not None:
         raise InputError("--out: every run gets a folder of its own here; name their folder with --runs")
     if options.approve:

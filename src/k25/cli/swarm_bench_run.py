@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from k25.agent import AdaptiveLimit
-from k25.cli.swarm_run import ModelOptions, asked_models, model_client
+from k25.cli.swarm_run import ModelOptions, asked_models, model_client, with_model
 from k25.errors import InputError
 from k25.swarm.bench import World
 from k25.swarm.bench.report import SCRIPTED, comparison, findings, write_report
@@ -67,8 +67,10 @@ class RunOptions(ModelOptions):
 
 def run(world: Path, out: Path, options: RunOptions, console: Console) -> int:
     """Run a bench, or go on with it; the exit code: 1 if a run ended because its model could not be reached."""
-    if options.scripted == bool(options.model):
+    if options.scripted and options.model:
         raise InputError("--model: name the model to ask, or give --scripted to ask none; not both")
+    if not options.scripted:
+        options = with_model(options, "; or give --scripted to ask none")
     settings = _settings(options)
     if settings.scripted:
         console.print(SCRIPTED, style="yellow", markup=False)

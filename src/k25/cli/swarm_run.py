@@ -8,14 +8,16 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from cyclopts import Parameter
 
 from k25.agent import AdaptiveLimit, Allowance, ContextStrategy, Endpoint, HttpModelClient, Price
+from k25.cli.chat_client import Endpoint as ModelList
+from k25.cli.chat_client import ServerError, endpoint_base
 from k25.cli.swarm_display import Display, display_for, safe
 from k25.cli.swarm_page import page_beside
 from k25.errors import InputError
@@ -24,6 +26,7 @@ from k25.swarm.control import obey
 from k25.swarm.toolbox import SearchService, Toolbox, ToolboxConfig, ToolName
 
 _MOONSHOT = ("api.moonshot.ai", "api.moonshot.cn", "api.kimi.com")
+_MOONSHOT_URL = "https://api.moonshot.ai/v1"
 _HERE = ("localhost", "127.0.0.1", "::1")
 
 
@@ -33,7 +36,7 @@ class ModelOptions:
     """Which models are asked, and how.
 
     Args:
-        model: Name of the model, as the server knows it.
+        model: Name of the model, as the server knows it [the only one that a --base-url of yours offers].
         base_url: URL of an OpenAI-compatible server.
         sub_model: Model of the sub-agents [the same].
         sub_base_url: Server of the sub-agents' model [the same].
@@ -42,7 +45,7 @@ class ModelOptions:
     """
 
     model: str = ""
-    base_url: str = "https://api.moonshot.ai/v1"
+    base_url: str = _MOONSHOT_URL
     sub_model: str | None = None
     sub_base_url: str | None = None
     request: str = "{}"
@@ -111,10 +114,12 @@ class Options(ModelOptions):
     plain: bool = False
 
 
+AnyOptions = TypeVar("AnyOptions", bound=ModelOptions)
+
+
 def start_run(question: str, options: Options, *, page: int | None) -> int:
     """Run a question; the exit code. Raises InputError for options that cannot be meant."""
-    if not options.model:
-        raise InputError("--model: name the model to ask, as the server knows it")
+    options = with_model(options)
     folder = options.out or Path("runs") / time.strftime("swarm-%Y%m%d-%H%M%S")
     if RunFolder(folder).record.exists():
         raise InputError(f"{folder}: holds a run already; take it up with `k25 swarm resume {folder}`")
@@ -279,6 +284,24 @@ def model_setup(options: Options) -> dict[str, Any]:
         unsandboxed=options.unsandboxed,
     )
     return asked_models(options) | {"max_model_calls": options.max_model_calls, "toolbox": toolbox.to_json()}
+
+
+def with_model(options: AnyOptions, otherwise: str = "") -> AnyOptions:
+    """The options with a model: the only one that the server offers, where none is named.
+
+    Raises InputError where there is more or less than one, or nobody to ask; `otherwise` is what else could be done.
+    """
+    if options.model:
+        return options
+    if options.base_url == _MOONSHOT_URL:
+        raise InputError(f"--model: name the model to ask, as the server knows it{otherwise}")
+    server = ModelList(endpoint_base(options.base_url), os.environ.get(_key_variable(options.base_url)))
+    try:
+        return replace(options, model=asyncio.run(server.only_model()))
+    except ServerError as error:
+        raise InputError(
+            f"--model: {options.base_url} does not say which models it offers ({error}); name one"
+        ) from None
 
 
 def asked_models(options: ModelOptions) -> dict[str, Any]:

@@ -47,7 +47,7 @@ def _best(attempts: Sequence[Attempt]) -> Attempt:
 async def _attempts(url: str, task: str) -> list[Attempt]:
     """Exercises that no training stream holds."""
     samples = exercises(named_tasks([task]), samples=QUESTIONS, difficulty=1)
-    (model,) = await ModelList(url).models()
+    model = await ModelList(url).only_model()
     # At temperature 0 an empty answer stays empty, however often it is asked for.
     options = {"temperature": 0.0, "max_tokens": 128}
     endpoint = Endpoint(url, model, options=options, patience=Patience(attempts=1))

@@ -36,7 +36,7 @@ def show(place: Place) -> Measured:
 
 
 async def _talk(console: Console, endpoint: Endpoint, out: Path) -> None:
-    (model,) = await endpoint.models()
+    model = await endpoint.only_model()
     picture = base64.b64encode((out / prompt.PICTURE).read_bytes()).decode()
     parts = [
         {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{picture}"}},
