@@ -7,7 +7,7 @@ import io
 import openai
 import pytest
 from engine_helpers import full_forward_logprobs
-from gateway_helpers import QUESTION, SHORT, TOOLS, called, client_of, gateway_of, run, said
+from gateway_helpers import QUESTION, SHORT, TOOLS, called, client_of, gateway_of, letters, run, said
 from PIL import Image
 
 from k25.engine import SamplingParameters
@@ -97,6 +97,55 @@ def test_a_streamed_tool_conversation_continues_the_exact_ids(nano):
     first, second = trained(sample)
     assert list(first[0]), list(second[0]) == (called(tokenizer, 0), said(tokenizer, "The value is 7."))
     assert_is_a_training_forward(nano, sample)
+
+
+def test_text_comes_while_it_is_generated_and_calls_come_whole(nano):
+    tokenizer = nano.tokenizer
+    begins = tokenizer.control_tokens["<|tool_calls_section_begin|>"]
+    text = letters(tokenizer, "Let me look: ÄÖ")
+    scripts = [text + called(tokenizer, 0)]
+    assert scripts[0].index(begins) == len(text)
+
+    async def talk():
+        async with gateway_of(nano, scripts) as (gateway, _), gateway.rollout() as handle, client_of(handle) as client:
+            fields = {"model": "m", "messages": [QUESTION], "tools": TOOLS, "stream": True}
+            stream = await client.chat.completions.create(**fields)
+            return [chunk.choices[0].delta async for chunk in stream], handle
+
+    deltas, handle = run(talk())
+    pieces = [delta.content for delta in deltas if delta.content]
+    assert len(pieces) > 5
+    assert "".join(pieces) == "Let me look: ÄÖ"
+    (calls,) = [delta.tool_calls for delta in deltas if delta.tool_calls]
+    assert [(call.function.name, call.function.arguments) for call in calls] == [("table_lookup", '{"key": 3}')]
+    assert handle.answers[0].content == "Let me look: ÄÖ"
+    (sample,) = handle.samples()
+    assert [list(ids) for ids, _ in trained(sample)] == [scripts[0]]
+    assert_is_a_training_forward(nano, sample)
+
+
+@pytest.mark.parametrize("form", ["instant", "thinking"])
+def test_the_first_text_is_there_long_before_the_turn_ends(nano, form):
+    ends = dict.fromkeys(nano.tokenizer.control_tokens.values(), -100.0)
+    long = SamplingParameters(max_tokens=200, logit_bias=ends, seed=3)
+
+    async def talk():
+        async with gateway_of(nano, form=form) as (gateway, engine), gateway.rollout(sampling=long) as handle:
+            async with client_of(handle) as client:
+                stream = await client.chat.completions.create(model="m", messages=[QUESTION], stream=True)
+                said = {"content": "", "reasoning_content": ""}
+                early = 0
+                async for chunk in stream:
+                    for kind in said:
+                        said[kind] += getattr(chunk.choices[0].delta, kind, None) or ""
+                    early += bool(said["content"] or said["reasoning_content"]) and engine.metrics().running == 1
+            return said, early, handle
+
+    said, early, handle = run(talk())
+    assert early > 20
+    turn = handle.answers[0]
+    assert (said["content"], said["reasoning_content"]) == (turn.content, turn.reasoning)
+    assert turn.usage.completion_tokens == 200
 
 
 def test_reasoning_that_the_client_leaves_out_stays_in_the_prompt(nano):

@@ -1,13 +1,17 @@
 """Whatever a client sends, it gets the API's error body and the rollout stays whole."""
 
 import asyncio
+from contextlib import aclosing
 
 import aiohttp
 import openai
 import pytest
-from gateway_helpers import QUESTION, SHORT, TOOLS, client_of, gateway_of, run
+from gateway_helpers import CONFIG, QUESTION, SHORT, TOOLS, client_of, gateway_of, run
 
+from k25.agent import ModelError
+from k25.engine import Engine, SamplingParameters
 from k25.errors import InputError
+from k25.evaluation import Policy
 from k25.rl.gateway import Gateway
 
 
@@ -145,3 +149,39 @@ def test_a_taken_port_is_an_input_error():
                     pass
 
     run(twice())
+
+
+class Failing:
+    """An engine that is lost after some tokens."""
+
+    def __init__(self, engine):
+        self.engine = engine
+
+    async def generate(self, request):
+        async with aclosing(self.engine.generate(request)) as events:
+            for _ in range(20):
+                yield await anext(events)
+        raise ModelError("the engine is gone")
+
+
+def test_an_engine_that_fails_in_the_middle_of_a_stream_ends_it_with_the_error(nano):
+    endless = SamplingParameters(logit_bias=dict.fromkeys(nano.tokenizer.control_tokens.values(), -100.0))
+
+    async def listen(client, said):
+        async for chunk in await client.chat.completions.create(model="m", messages=[QUESTION], stream=True):
+            said.append(chunk.choices[0].delta.content or "")
+
+    async def ask():
+        said = []
+        async with Engine(nano.model, CONFIG) as engine:
+            policy = Policy(Failing(engine), nano.tokenizer, None, "nano")
+            async with Gateway(policy) as gateway, gateway.rollout(sampling=endless) as handle:
+                async with client_of(handle) as client:
+                    with pytest.raises(openai.APIError, match="the engine is gone"):
+                        await listen(client, said)
+                return said, handle
+
+    said, handle = run(ask())
+    assert len("".join(said)) > 10
+    assert handle.dropped == {"model error": 1}
+    assert handle.samples() == ()

@@ -12,7 +12,7 @@ from k25.agent.endpoint import Endpoint, Patience, Price
 from k25.agent.function_tool import tool
 from k25.agent.limits import AdaptiveLimit, ToolLimits
 from k25.agent.loop import run
-from k25.agent.model import ModelClient, ModelError, ModelRequest, ModelTurn, ToolCall, Usage
+from k25.agent.model import ModelClient, ModelError, ModelRequest, ModelTurn, OnText, ToolCall, Usage
 from k25.agent.record import Record, RecordError
 from k25.agent.record_reader import RecordReader
 from k25.agent.tool import ArgumentError, Tool, ToolContext, ToolOutput, Toolset
@@ -33,6 +33,7 @@ __all__ = [
     "ModelError",
     "ModelRequest",
     "ModelTurn",
+    "OnText",
     "Patience",
     "Price",
     "Record",

@@ -117,11 +117,15 @@ class Retry:
     wait: float
 
 
+OnText = Callable[[str, str], None]
+
+
 @dataclass(frozen=True, slots=True)
 class ModelRequest:
     """What to answer. `conversation` is a stable name that servers may use to find the cached prompt.
 
-    With `may_call_tools` false the tools stay declared, which keeps the prompt's beginning the same.
+    With `may_call_tools` false the tools stay declared, which keeps the prompt's beginning the same. `on_text` hears
+    text as it is generated, with its kind ("reasoning" or "content"), from clients that tell it; the turn holds it too.
     """
 
     messages: Sequence[JsonObject]
@@ -129,6 +133,7 @@ class ModelRequest:
     may_call_tools: bool = True
     conversation: str = ""
     on_retry: Callable[[Retry], None] = lambda _: None
+    on_text: OnText | None = None
 
 
 class ModelClient(Protocol):

@@ -14,10 +14,14 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
-from k25.agent import ModelError, ModelRequest, ModelTurn, ToolCall, Usage
+from k25.agent import ModelError, ModelRequest, ModelTurn, OnText, ToolCall, Usage
 from k25.chat import (
+    ContentDelta,
+    Event,
     EventCollector,
     Message,
+    ParsedOutput,
+    ReasoningDelta,
     Rendering,
     Tokenizer,
     TokenParser,
@@ -162,10 +166,11 @@ class EngineClient:
             conversation = _Conversation.read(request)
             async with self._writing:
                 prompt = await self._prompt(conversation, request)
-            output = await self._generate(prompt, self._rules(request))
+            reader = self._reader(conversation, request.on_text)
+            output = await self._generate(prompt, self._rules(request), reader)
         except InputError as error:
             raise ModelError(f"{self.model}: {error}", 400) from None
-        turn = self._turn(conversation, prompt, output, began)
+        turn = _turn(prompt, output, reader.whole(output.token_ids), began)
         messages = [*request.messages, turn.message()]
         token_ids = prompt.token_ids + output.token_ids
         self._past[request.conversation] = _Past(messages, list(request.tools), token_ids, prompt.media)
@@ -214,12 +219,23 @@ class EngineClient:
         stops = self._sampling.stop_token_ids | self._stops
         return replace(self._sampling, logit_bias=bias, seed=seed, stop_token_ids=stops, logprobs=True)
 
-    async def _generate(self, prompt: Prompt, sampling: SamplingParameters) -> _Output:
+    def _reader(self, conversation: "_Conversation", on_text: OnText | None) -> "_Reader":
+        parser = TokenParser(
+            self._policy.tokenizer.token_bytes,
+            self._policy.tokenizer.control_tokens,
+            thinking=self._form == "thinking",
+            tools=[tool.to_dict() for tool in conversation.tools],
+            calls_before=conversation.calls,
+        )
+        return _Reader(parser, on_text)
+
+    async def _generate(self, prompt: Prompt, sampling: SamplingParameters, reader: "_Reader") -> _Output:
         asked = GenerationRequest(secrets.token_hex(12), prompt.token_ids, prompt.media, sampling)
         output = _Output()
         async with aclosing(await self._queued(asked)) as stream:
             async for event in stream:
                 output.add(event)
+                reader.hear(output.token_ids)
         return output
 
     async def _queued(self, asked: GenerationRequest) -> TokenEvents:
@@ -229,36 +245,58 @@ class EngineClient:
             except QueueFull as full:
                 await asyncio.sleep(full.retry_after)
 
-    def _turn(self, conversation: "_Conversation", prompt: Prompt, output: _Output, began: float) -> ModelTurn:
-        parser = TokenParser(
-            self._policy.tokenizer.token_bytes,
-            self._policy.tokenizer.control_tokens,
-            thinking=self._form == "thinking",
-            tools=[tool.to_dict() for tool in conversation.tools],
-            calls_before=conversation.calls,
-        )
-        collector = EventCollector()
-        collector.add(parser.feed(output.token_ids))
-        collector.add(parser.finish())
-        parsed = collector.result()
-        calls = tuple(ToolCall(call.id, call.name, call.arguments) for call in parsed.tool_calls)
-        recorded = {} if output.experts is None else {"experts": choices_to_json(output.experts)}
-        return ModelTurn(
-            content=parsed.content,
-            reasoning=parsed.reasoning,
-            tool_calls=calls,
-            finish_reason="tool_calls" if calls else output.ended,
-            usage=Usage(len(prompt.token_ids), len(output.token_ids), output.cached),
-            seconds=time.monotonic() - began,
-            first_token_seconds=output.first_token - began,
-            tokens={
-                "prompt": prompt.token_ids,
-                "output": output.token_ids,
-                "logprobs": output.logprobs,
-                "versions": output.versions,
-                **recorded,
-            },
-        )
+
+def _turn(prompt: Prompt, output: _Output, parsed: ParsedOutput, began: float) -> ModelTurn:
+    calls = tuple(ToolCall(call.id, call.name, call.arguments) for call in parsed.tool_calls)
+    recorded = {} if output.experts is None else {"experts": choices_to_json(output.experts)}
+    return ModelTurn(
+        content=parsed.content,
+        reasoning=parsed.reasoning,
+        tool_calls=calls,
+        finish_reason="tool_calls" if calls else output.ended,
+        usage=Usage(len(prompt.token_ids), len(output.token_ids), output.cached),
+        seconds=time.monotonic() - began,
+        first_token_seconds=output.first_token - began,
+        tokens={
+            "prompt": prompt.token_ids,
+            "output": output.token_ids,
+            "logprobs": output.logprobs,
+            "versions": output.versions,
+            **recorded,
+        },
+    )
+
+
+class _Reader:
+    """Parses an output: token by token where somebody wants to hear its text as it comes, else all at once."""
+
+    def __init__(self, parser: TokenParser, on_text: OnText | None) -> None:
+        self._parser, self._on_text = parser, on_text
+        self._collector = EventCollector()
+        self._read = 0
+
+    def hear(self, token_ids: list[int]) -> None:
+        """Take the output as it is now."""
+        if self._on_text is not None:
+            self._take(self._parser.feed(token_ids[self._read :]))
+            self._read = len(token_ids)
+
+    def whole(self, token_ids: list[int]) -> ParsedOutput:
+        """Take the end."""
+        self._take(self._parser.feed(token_ids[self._read :]))
+        self._take(self._parser.finish())
+        return self._collector.result()
+
+    def _take(self, events: Sequence[Event]) -> None:
+        self._collector.add(events)
+        if self._on_text is None:
+            return
+        for event in events:
+            match event:
+                case ReasoningDelta(text):
+                    self._on_text("reasoning", text)
+                case ContentDelta(text):
+                    self._on_text("content", text)
 
 
 @dataclass(frozen=True)

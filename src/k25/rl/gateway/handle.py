@@ -5,7 +5,7 @@ import secrets
 from collections import Counter
 from collections.abc import Sequence
 
-from k25.agent import ModelClient, ModelError, ModelRequest, ModelTurn
+from k25.agent import ModelClient, ModelError, ModelRequest, ModelTurn, OnText
 from k25.agent.tool import JsonObject
 from k25.evaluation import EngineClient
 from k25.rl.gateway.conversations import Conversation, Conversations
@@ -65,8 +65,11 @@ class RolloutHandle:
         """Every conversation up to its latest answer; the first is the one that the client began with."""
         return [list(each.messages) for each in self._conversations if each.messages]
 
-    async def answer(self, request: ChatRequest) -> ModelTurn:
-        """Answer a request and record it. Cancelling ends the generation. Raises RequestError."""
+    async def answer(self, request: ChatRequest, on_text: OnText | None = None) -> ModelTurn:
+        """Answer a request and record it. Cancelling ends the generation. Raises RequestError.
+
+        on_text: hears the text as it is generated.
+        """
         if self._closed:
             raise RequestError(404, NOT_FOUND, _FINISHED)
         if self._max_turns is not None and len(self._order) + len(self._answering) >= self._max_turns:
@@ -74,7 +77,7 @@ class RolloutHandle:
         if len(self._answering) >= self._max_requests:
             raise RequestError(429, OVERLOADED, f"{self._max_requests} requests of this rollout are being answered")
         self.unused.update(request.unused)
-        task = asyncio.ensure_future(self._answer(request))
+        task = asyncio.ensure_future(self._answer(request, on_text))
         self._answering.add(task)
         task.add_done_callback(self._answering.discard)
         try:
@@ -97,11 +100,12 @@ class RolloutHandle:
                 task.cancel()
         await asyncio.gather(*answering, return_exceptions=True)
 
-    async def _answer(self, request: ChatRequest) -> ModelTurn:
+    async def _answer(self, request: ChatRequest, on_text: OnText | None) -> ModelTurn:
         tools = list(request.tools or ())
         conversation, messages = self._conversations.take(request.messages, tools)
         try:
-            asked = ModelRequest(messages, tools, request.tool_choice != "none", conversation.name)
+            may_call = request.tool_choice != "none"
+            asked = ModelRequest(messages, tools, may_call, conversation.name, on_text=on_text)
             turn = await self._client.complete(asked)
         except ModelError as error:
             if error.status == 400:

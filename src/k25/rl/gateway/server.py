@@ -5,8 +5,6 @@ reached without it.
 """
 
 import asyncio
-import json
-import logging
 import secrets
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
@@ -16,32 +14,24 @@ from typing import Self
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from k25.agent import ModelTurn
 from k25.engine import SamplingParameters
 from k25.errors import InputError
 from k25.evaluation import EngineClient, Form, Policy
 from k25.rl.gateway.handle import RolloutHandle
+from k25.rl.gateway.stream import Answering
 from k25.rl.gateway.wire import (
-    INVALID_REQUEST,
     NOT_FOUND,
-    SERVER_ERROR,
     WRONG_KEY,
-    ChatRequest,
     RequestError,
-    chunks,
     completion,
+    known,
     model_list,
-    opening_chunk,
     read_request,
 )
 from k25.rl.scope import POLICY, Scope
 from k25.tasks.sample import Media
 
 LOOPBACK = "127.0.0.1"
-_log = logging.getLogger(__name__)
-# A request that is refused shall be refused with its status: the stream opens only after this many seconds.
-_OPENING_SECONDS = 0.5
-_KEEP_ALIVE_SECONDS = 10.0
 
 
 class Gateway:
@@ -157,58 +147,13 @@ class Gateway:
         handle = self._handle(request)
         asked = read_request(await request.read())
         name = f"chatcmpl-{secrets.token_hex(12)}"
-        answering = asyncio.ensure_future(handle.answer(asked))
+        answering = Answering(handle, asked)
         try:
-            if not asked.stream:
-                return web.json_response(completion(name, handle.model, await answering))
-            await asyncio.wait({answering}, timeout=_OPENING_SECONDS)
-            if answering.done():
-                answering.result()
-            return await _stream(request, asked, name, handle.model, answering)
+            if asked.stream:
+                return await answering.stream(request, name)
+            return web.json_response(completion(name, handle.model, await answering.turn))
         finally:
-            if not answering.done():
-                answering.cancel()
-                await asyncio.wait({answering})
-
-
-async def _stream(
-    request: web.Request, asked: ChatRequest, name: str, model: str, answering: "asyncio.Future[ModelTurn]"
-) -> web.StreamResponse:
-    response = web.StreamResponse(headers={"content-type": "text/event-stream", "cache-control": "no-cache"})
-    await response.prepare(request)
-    await response.write(_event(opening_chunk(name, model)))
-    while not answering.done():
-        await asyncio.wait({answering}, timeout=_KEEP_ALIVE_SECONDS)
-        if not answering.done():
-            await response.write(b": still at work\n\n")
-    try:
-        turn = answering.result()
-    except Exception as error:
-        await response.write(_event(_known(error).body))
-    else:
-        include_usage = asked.stream_options is not None and asked.stream_options.include_usage
-        for chunk in chunks(name, model, turn, include_usage=include_usage):
-            await response.write(_event(chunk))
-        await response.write(b"data: [DONE]\n\n")
-    await response.write_eof()
-    return response
-
-
-def _event(value: object) -> bytes:
-    return b"data: " + json.dumps(value).encode() + b"\n\n"
-
-
-def _known(error: Exception) -> RequestError:
-    if isinstance(error, RequestError):
-        return error
-    if isinstance(error, web.HTTPRequestEntityTooLarge):
-        return RequestError(413, INVALID_REQUEST, "the request is longer than the gateway takes")
-    if isinstance(error, web.HTTPNotFound):
-        return RequestError(404, NOT_FOUND, "the gateway serves /v1/chat/completions and /v1/models of rollouts")
-    if isinstance(error, web.HTTPException):
-        return RequestError(error.status, INVALID_REQUEST, error.reason)
-    _log.error("the gateway failed", exc_info=error)
-    return RequestError(500, SERVER_ERROR, "the gateway failed; its log says more")
+            await answering.cancel()
 
 
 @web.middleware
@@ -218,4 +163,4 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     except ConnectionError:
         raise
     except Exception as error:
-        return _known(error).response()
+        return known(error).response()

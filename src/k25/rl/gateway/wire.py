@@ -6,8 +6,9 @@ format) is refused, never left out silently.
 """
 
 import json
+import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import Any, Literal
 
 from aiohttp import web
@@ -22,6 +23,7 @@ WRONG_KEY = "incorrect_api_key_error"
 OVERLOADED = "engine_overloaded_error"
 SERVER_ERROR = "server_error"
 
+_log = logging.getLogger(__name__)
 # Fields that say nothing about the answer.
 _PLAIN = frozenset({"model", "user", "metadata", "store"})
 
@@ -42,6 +44,20 @@ class RequestError(Exception):
         """The whole answer."""
         headers = {"retry-after": "1"} if self.status == 429 else {}
         return web.json_response(self.body, status=self.status, headers=headers)
+
+
+def known(error: Exception) -> RequestError:
+    """What a client is told of an error; unexpected ones go to the log."""
+    if isinstance(error, RequestError):
+        return error
+    if isinstance(error, web.HTTPRequestEntityTooLarge):
+        return RequestError(413, INVALID_REQUEST, "the request is longer than the gateway takes")
+    if isinstance(error, web.HTTPNotFound):
+        return RequestError(404, NOT_FOUND, "the gateway serves /v1/chat/completions and /v1/models of rollouts")
+    if isinstance(error, web.HTTPException):
+        return RequestError(error.status, INVALID_REQUEST, error.reason)
+    _log.error("the gateway failed", exc_info=error)
+    return RequestError(500, SERVER_ERROR, "the gateway failed; its log says more")
 
 
 class _StreamOptions(BaseModel):
@@ -106,12 +122,18 @@ def opening_chunk(name: str, model: str) -> JsonObject:
     return _chunk(name, model, {"role": "assistant", "content": ""}, None)
 
 
-def chunks(name: str, model: str, turn: ModelTurn, *, include_usage: bool) -> Iterator[JsonObject]:
-    """The chunks after the first."""
-    if turn.reasoning:
-        yield _chunk(name, model, {"reasoning_content": turn.reasoning}, None)
-    if turn.content:
-        yield _chunk(name, model, {"content": turn.content}, None)
+def text_chunk(name: str, model: str, kind: str, text: str) -> JsonObject:
+    """A piece of the text of a stream; its kind is `reasoning` or `content`."""
+    return _chunk(name, model, {"reasoning_content" if kind == "reasoning" else "content": text}, None)
+
+
+def closing_chunks(
+    name: str, model: str, turn: ModelTurn, told: Container[str], *, include_usage: bool
+) -> Iterator[JsonObject]:
+    """The chunks after the text; text of a kind that was not `told` comes first, whole."""
+    for kind, text in (("reasoning", turn.reasoning), ("content", turn.content)):
+        if text and kind not in told:
+            yield text_chunk(name, model, kind, text)
     for number, call in enumerate(_calls(turn)):
         yield _chunk(name, model, {"tool_calls": [{"index": number, **call}]}, None)
     yield _chunk(name, model, {}, turn.finish_reason)
