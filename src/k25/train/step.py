@@ -8,7 +8,7 @@ nothing but the counters.
 
 import math
 import statistics
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,6 +23,7 @@ from k25.train.load_balance import balance_step, max_violation
 from k25.train.muonclip import MuonClip
 from k25.train.parallel.decoupled_encoder import DecoupledEncoder
 from k25.train.parallel.gradient_norm import clip_gradients
+from k25.train.parallel.ranks import gathered
 from k25.train.qk_clip import QKClip
 from k25.train.schedules import ScheduleConfig
 from k25.train.step_config import StepConfig
@@ -81,8 +82,9 @@ class TrainState:
 class StepMetrics:
     """What one step did. Losses in nats per target token; per-layer lists stand in layer order.
 
-    `skipped` says why nothing was updated: "not finite" or "spike", or "" after an update; `measures` are the
-    objective's own: means over the target tokens, and maxima.
+    `skipped` says why nothing was updated: "not finite" or "spike", or "" after an update; `samples_skipped` counts
+    samples of all ranks that could not be used, by reason; `measures` are the objective's own: means over the target
+    tokens, and maxima.
     """
 
     step: int
@@ -102,7 +104,8 @@ class StepMetrics:
 
 def train_step(state: TrainState, batches: Sequence[PackedBatch]) -> StepMetrics:
     """One optimiser step over this rank's micro-batches."""
-    tokens = state.tokens + int(_sum(batches[0].tokens_T.new_tensor(sum(len(b.tokens_T) for b in batches)), state))
+    passed, lost = _tokens_and_losses(batches, state)
+    tokens = state.tokens + passed
     factor = state.schedule.factor(state.step + 1 if state.schedule.unit == "steps" else tokens)
     state.optimizer.scale_learning_rates(factor)
     total = _sum(batches[0].tokens_T.new_tensor(sum(b.target_tokens for b in batches), dtype=torch.float64), state)
@@ -143,7 +146,7 @@ def train_step(state: TrainState, batches: Sequence[PackedBatch]) -> StepMetrics
         max_logit_by_layer=[] if pass_.max_logits_LH is None else pass_.max_logits_LH.amax(1).tolist(),
         clipped_heads=clipped,
         max_violation_by_layer=max_violation(pass_.tokens_per_expert_ME).tolist(),
-        samples_skipped=_samples_skipped(batches),
+        samples_skipped=lost,
         measures={name: float(value) / max(total.item(), 1.0) for name, value in pass_.sums.items()}
         | {name: float(value) for name, value in pass_.maxima.items()},
     )
@@ -201,9 +204,12 @@ def _by_source(names: Sequence[str], measured: Measured) -> dict[str, float]:
     return {name: loss / weight for name, loss, weight in pairs if weight}
 
 
-def _samples_skipped(batches: Sequence[PackedBatch]) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for batch in batches:
-        for reason, count in batch.skipped.items():
-            counts[reason] = counts.get(reason, 0) + count
-    return counts
+def _tokens_and_losses(batches: Sequence[PackedBatch], state: TrainState) -> tuple[int, dict[str, int]]:
+    """Tokens that go through, and samples that could not be used by reason, of all ranks."""
+    lost = sum((Counter(batch.skipped) for batch in batches), Counter[str]())
+    counts = batches[0].tokens_T.new_tensor([sum(len(batch.tokens_T) for batch in batches), lost.total()])
+    tokens, samples = _sum(counts, state).tolist()
+    # Reasons are words, which no reduction adds up: ranks tell them each other only where a step has lost samples.
+    if samples:
+        lost = sum(gathered(lost, state.group), Counter[str]())
+    return tokens, dict(lost)

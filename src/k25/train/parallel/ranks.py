@@ -62,11 +62,16 @@ class Ranks:
 
     def gathered(self, value: _Value) -> list[_Value]:
         """What every rank has, in their order."""
-        if self.group is None:
-            return [value]
-        values: list[_Value | None] = [None] * self.size
-        dist.all_gather_object(values, value, group=self.group)
-        return cast(list[_Value], values)
+        return gathered(value, self.group)
+
+
+def gathered(value: _Value, group: dist.ProcessGroup | None) -> list[_Value]:
+    """What every rank of a group has, in their order; None is a group of one. All of them call it together."""
+    if group is None:
+        return [value]
+    values: list[_Value | None] = [None] * dist.get_world_size(group)
+    dist.all_gather_object(values, value, group=group)
+    return cast(list[_Value], values)
 
 
 @contextmanager
