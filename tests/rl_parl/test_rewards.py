@@ -88,3 +88,8 @@ def test_anytime_is_the_mean_quality_over_deadlines():
 def test_unknown_forms_are_named(forms):
     with pytest.raises(InputError, match=next(iter(forms))):
         RewardForms(**forms)
+
+
+@pytest.mark.parametrize(("quality", "step"), [(0.4, 2), (0.5, 2), (1.0, 3), (1.1, 4)])
+def test_the_step_that_reaches_a_quality_is_its_first_one_or_the_budget(quality, step):
+    assert Conduct(0, 0, 0, 0, 0, 0, quality=[0.0, 0.5, 1.0, 1.0]).steps_to_reach(quality) == step

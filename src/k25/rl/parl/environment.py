@@ -20,6 +20,8 @@ from k25.rl.parl.tasks import Workload, kind, workload
 from k25.rl.scope import Scope
 from k25.tasks.sample import Domain, generator
 
+# The item-F1 whose first critical step the metric `steps_to_reach` names.
+REACHED = 0.9
 _Settings = TypeVar("_Settings")
 
 
@@ -133,6 +135,7 @@ def _metrics(episode: Episode, conduct: Conduct, drawn: Workload) -> dict[str, f
         "useful_jobs": conduct.useful,
         "empty_jobs": conduct.empty,
         "critical_steps": episode.critical_steps,
+        "steps_to_reach": conduct.steps_to_reach(REACHED),
         "sub_tokens": episode.sub_tokens,
         "size": drawn.size,
     }

@@ -49,6 +49,10 @@ class Conduct:
         """Sub-agents defined or jobs assigned, whichever are more, beyond the useful ones."""
         return max(self.created, self.assigned) - self.useful
 
+    def steps_to_reach(self, quality: float) -> int:
+        """The first critical step at which the table's item-F1 is at least `quality`; the budget if it never is."""
+        return next((step for step, now in enumerate(self.quality, 1) if now >= quality), len(self.quality))
+
 
 Form = Callable[[Conduct, int], float]
 
