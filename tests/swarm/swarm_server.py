@@ -20,7 +20,7 @@ def scripted_server(scripts, latency=0.0):
         if body["model"] not in scripts:
             return web.json_response({"error": {"message": f"no model {body['model']}"}}, status=404)
         turn = scripts[body["model"]](body["messages"])
-        message = {"role": "assistant", "content": turn.content}
+        message = {"role": "assistant", "content": turn.content, "reasoning_content": turn.reasoning}
         if turn.tool_calls:
             message["tool_calls"] = [
                 {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}

@@ -16,6 +16,7 @@ import pytest
 from swarm_helpers import doubling_orchestrator, state_of
 from swarm_server import scripted_server
 
+from k25.agent import ModelTurn
 from k25.swarm import RunFolder
 from k25.swarm.scripted import calls, exchanges, says, task_of
 
@@ -120,6 +121,12 @@ def test_the_only_model_of_a_server_needs_no_name(tmp_path):
     assert received[0][1]["model"] == "mine"
 
 
+def test_an_empty_answer_is_said_and_is_no_success(tmp_path):
+    with scripted_server({"mine": lambda _: ModelTurn("", reasoning="hm")}) as (url, _):
+        status, out, err = k25("q", "--base-url", url, "--out", "r", cwd=tmp_path)
+    assert (status, out, "the model's answer is empty" in err) == (1, "", True)
+
+
 def test_several_models_are_listed_to_choose_from(tmp_path):
     with scripted_server(SCRIPTS) as (url, _):
         status, _, err = k25("q", "--base-url", url, "--out", "r", cwd=tmp_path)
@@ -150,8 +157,7 @@ def test_the_key_is_sent_and_never_recorded(tmp_path):
         (["q", "--model", "m", "--tools", "serach"], "serach"),
         (["q", "--model", "m", "--tools", "search"], "--corpus"),
         (["q", "--model", "m", "--steps", "0"], "steps must be above 0"),
-        (["q"], "--model"),
-        (["q", "--base-url", "http://127.0.0.1:9"], "--model"),
+        (["q", "--base-url", "http://127.0.0.1:9"], "cannot connect"),
         (["q", "--model", "m", "--request", "[1"], "--request"),
         (["q", "--model", "m", "--request", '{"stream": false}'], "stream"),
         (["q", "--model", "m", "--approve", "files"], "terminal"),

@@ -237,6 +237,8 @@ def _report(folder: Path, result: SwarmResult) -> int:
         return 130
     if result.text:
         print(safe(result.text) if sys.stdout.isatty() else result.text, flush=True)
+    elif result.reason == "answered":
+        say("the model's answer is empty\n")
     if result.reason != "answered":
         say(f"the run ended without a regular answer ({result.reason}): {safe(result.detail)}\n")
     artifacts = RunFolder(folder).artifacts

@@ -213,7 +213,9 @@ class RunState:
                 self._retried(agent, event, entry.time)
             case happened.ModelCallFailed() as event:
                 self._end(agent, f"model {event.turn}", entry.time, event.error)
-                self.faults.append(Fault(entry.time, agent.id, f"model call failed ({event.status})", event.error))
+                self.faults.append(
+                    Fault(entry.time, agent.id, _with_status("model call failed", event.status), event.error)
+                )
             case happened.ModelCallFinished() as event:
                 self._answered(agent, event, entry.time)
             case happened.ToolCallStarted() as event:
@@ -274,7 +276,7 @@ class RunState:
         span = agent.under_way.get(f"model {event.turn}")
         if span is not None:
             span.retries += 1
-        self.faults.append(Fault(time, agent.id, f"model call retried ({event.status})", event.error))
+        self.faults.append(Fault(time, agent.id, _with_status("model call retried", event.status), event.error))
 
     def _answered(self, agent: AgentState, event: happened.ModelCallFinished, time: float) -> None:
         span = self._end(agent, f"model {event.turn}", time, None)
@@ -300,6 +302,10 @@ class RunState:
         span = agent.under_way.get(call_id)
         if span is not None:
             span.approval = answer
+
+
+def _with_status(what: str, status: int | None) -> str:
+    return what if status is None else f"{what} ({status})"
 
 
 def _status(agent: AgentState) -> AgentStatus:
