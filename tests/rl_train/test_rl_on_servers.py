@@ -45,6 +45,24 @@ def test_rollouts_on_two_servers_are_those_of_one_process_and_agree_with_the_tra
     assert not (there / "weights").exists()
 
 
+def test_pictures_travel_to_servers_as_training_will_see_them(tmp_path):
+    run = tmp_path / "run"
+    with serving(weights_root=run / "weights") as server:
+        recipe = rl_recipe(
+            model={"preset": "nano"},
+            environments=[{"name": "task:colour-grid"}, {"name": "task:count-shapes"}],
+            steps=1,
+            sequence_tokens=2048,
+            schedule={"stable": 1},
+            engines={"policy": [server.url]},
+        )
+        (record,) = train(recipe, run)
+    assert (record["rollouts"], record["dropped"]) == (8, {})
+    assert 0 < record["mismatch_max"] < 1e-4
+    pictures = [part for line in shown(run) for part in line["messages"][0]["content"] if part["type"] == "image_url"]
+    assert len(pictures) >= 8
+
+
 def test_servers_may_change_when_a_run_is_continued(tmp_path):
     def of(urls):
         return rl_recipe(engines={"policy": urls})

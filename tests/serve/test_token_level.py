@@ -2,6 +2,7 @@
 
 import base64
 import io
+import re
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from PIL import Image
 from served_here import serving
 
 from k25.checkpoint import save_model
+from k25.media import ImageInput
 from k25.model import K25Model, Segments, StreamKeys, initialise, preset
 
 
@@ -52,6 +54,50 @@ def test_images_come_with_their_placeholders(server):
     assert generate(server, [1, pad, pad, 2], media=[part]).status == 200
     mismatch = generate(server, [1, pad, 2], media=[part])
     assert (mismatch.status, mismatch.json["error"]["type"]) == (400, "invalid_request_error")
+
+
+def patches_of(server, size):
+    batch = server.served.media([ImageInput(Image.effect_mandelbrot(size, (-2, -1.5, 1, 1.5), 50).convert("RGB"))])
+    data = base64.b64encode(batch.pixel_values.astype("<f4").tobytes()).decode()
+    return {"grid": batch.grid_thws[0].tolist(), "data": data}
+
+
+def test_patches_stand_for_the_picture_that_they_come_from(server):
+    out = io.BytesIO()
+    Image.effect_mandelbrot((56, 28), (-2, -1.5, 1, 1.5), 50).convert("RGB").save(out, "PNG")
+    part = {"type": "image_url", "image_url": f"data:image/png;base64,{base64.b64encode(out.getvalue()).decode()}"}
+    pad = server.served.model.config.media_placeholder_token_id
+    picture = generate(server, [1, pad, pad, 2], media=[part]).json
+    patches = generate(server, [1, pad, pad, 2], patches=[patches_of(server, (56, 28))]).json
+    assert patches["token_ids"] == picture["token_ids"]
+    assert patches["logprobs"] == pytest.approx(picture["logprobs"], abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"grid": [1, 2]}, r"must be \[frames, rows, columns\]"),
+        ({"grid": [1, 2, 0]}, "greater than or equal to 1"),
+        ({"grid": [1, 4, 4]}, "not square"),
+        ({"grid": [1, 5, 1]}, "for every patch"),
+        ({"grid": [1, 1, 8]}, "multiples of"),
+        ({"data": "!"}, "for every patch"),
+        ({"data": base64.b64encode(b"\xff" * 18816).decode()}, "not finite"),
+        ({"data": ""}, "not square"),
+    ],
+)
+def test_patches_that_are_none_are_the_clients_error(server, changes, message):
+    pad = server.served.model.config.media_placeholder_token_id
+    answer = generate(server, [1, pad, pad, 2], patches=[{**patches_of(server, (56, 28)), **changes}])
+    assert (answer.status, answer.json["error"]["type"]) == (400, "invalid_request_error")
+    assert re.search(message, answer.json["error"]["message"])
+
+
+def test_media_and_patches_exclude_each_other(server):
+    pad = server.served.model.config.media_placeholder_token_id
+    part = {"type": "image_url", "image_url": "data:image/png;base64,"}
+    answer = generate(server, [1, pad, pad, 2], media=[part], patches=[patches_of(server, (56, 28))])
+    assert (answer.status, answer.json["error"]["message"]) == (400, "give media or patches, not both")
 
 
 @pytest.mark.parametrize(

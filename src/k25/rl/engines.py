@@ -1,11 +1,12 @@
 """Engines behind HTTP: `k25 serve` at its token-level endpoints, and vLLM at its completions endpoint.
 
-Tokens in, tokens out, as from an engine in this process. Pictures do not travel: rollouts with media need an engine in
-the process. vLLM is spoken to as its documentation says (prompt as token ids, `return_token_ids`, `logprobs`, of the
-model itself in its default `logprobs_mode`); no run against a vLLM server stands behind that part.
+Tokens in, tokens out, as from an engine in this process. Pictures travel as patches, so that `k25 serve` sees the very
+pixels that training will see. vLLM is spoken to as its documentation says (prompt as token ids, `return_token_ids`,
+`logprobs`, of the model itself in its default `logprobs_mode`); no run against a vLLM server stands behind that part.
 """
 
 import asyncio
+import base64
 import json
 from collections.abc import AsyncGenerator, Iterable
 from pathlib import Path
@@ -17,7 +18,7 @@ import aiohttp
 from k25.agent import ModelError
 from k25.agent.tool import JsonObject
 from k25.checkpoint import load_model
-from k25.engine import Engine, GenerationRequest, SamplingParameters, TokenEvent
+from k25.engine import Engine, GenerationRequest, MediaItem, SamplingParameters, TokenEvent
 from k25.engine.types import FinishReason
 from k25.errors import InputError
 from k25.evaluation import TokenEngine, TokenEvents
@@ -106,13 +107,10 @@ class HttpEngine:
 
         Raises EngineLostError when the server is gone, breaks off or falls silent, ModelError when it refuses.
         """
-        if request.media:
-            raise ModelError(f"{self.name}: pictures do not travel to engines behind HTTP; use one in this process")
-        path, body = (
-            ("/v1/k25/generate", _k25_body(request))
-            if self._kind == "k25"
-            else ("/v1/completions", _vllm_body(request, self._model))
-        )
+        if self._kind == "k25":
+            path, body = "/v1/k25/generate", await _k25_body(request)
+        else:
+            path, body = "/v1/completions", _vllm_body(request, self._model)
         finished = False
         try:
             async with await self._posted(path, body) as answer:
@@ -187,11 +185,21 @@ def _rules(sampling: SamplingParameters) -> JsonObject:
     return {**rules, "stop_token_ids": sorted(sampling.stop_token_ids), "stream": True}
 
 
-def _k25_body(request: GenerationRequest) -> JsonObject:
-    return {"token_ids": list(request.token_ids), **_rules(request.sampling)}
+async def _k25_body(request: GenerationRequest) -> JsonObject:
+    body = {"token_ids": list(request.token_ids), **_rules(request.sampling)}
+    if request.media:
+        body["patches"] = await asyncio.to_thread(lambda: [_patches(item) for item in request.media])
+    return body
+
+
+def _patches(item: MediaItem) -> JsonObject:
+    data = item.patches.float().numpy().astype("<f4", copy=False).tobytes()
+    return {"grid": list(item.grid), "data": base64.b64encode(data).decode()}
 
 
 def _vllm_body(request: GenerationRequest, model: str) -> JsonObject:
+    if request.media:
+        raise ModelError("pictures do not travel to vLLM; use `k25 serve` or an engine in this process")
     rules = {"max_tokens": 2**31 - 1, **_rules(request.sampling)}
     return {"model": model, "prompt": list(request.token_ids), **rules, "logprobs": 0, "return_token_ids": True}
 

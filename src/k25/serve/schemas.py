@@ -179,15 +179,32 @@ class EstimateRequest(_Body):
     chat_template_kwargs: TemplateArguments | None = None
 
 
+class PatchesField(_Body):
+    """An image or video chunk as its patches: the grid (frames, rows, columns), and base64 of little-endian float32
+    values (patches, 3, side, side), patches in frame, row, column order.
+    """
+
+    grid: tuple[Annotated[int, Field(ge=1, lt=2**16)], ...]
+    data: str
+
+    @field_validator("grid", mode="before")
+    @classmethod
+    def _sizes(cls, value: Any) -> Any:
+        if not isinstance(value, list) or len(value) != 3:
+            raise ValueError("must be [frames, rows, columns]")
+        return tuple(value)
+
+
 class TokenRequest(SamplingFields):
     """Body of /v1/k25/generate.
 
     `token_ids` hold one media placeholder per vision feature; `media` are content parts of type image_url or video_url,
-    in the order of their placeholders.
+    in the order of their placeholders. `patches` are what they come to, for clients that have that already.
     """
 
     token_ids: list[TokenId]
     media: list[JsonObject] | None = None
+    patches: list[PatchesField] | None = None
     stop_token_ids: list[TokenId] | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
 

@@ -4,21 +4,26 @@ Every token comes with its log-probability under the model and the version of th
 """
 
 import asyncio
-from collections.abc import AsyncGenerator
+import base64
+import hashlib
+import math
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from k25.checkpoint import load_model
-from k25.engine import TokenEvent
+from k25.engine import MediaItem, TokenEvent
 from k25.errors import InputError
 from k25.serve.errors import NOT_PERMITTED, ApiError, invalid, json_response
 from k25.serve.event_stream import EventStream, while_connected
 from k25.serve.generation import Job, Running, Usage, allowed_tokens, finite, sampling_parameters
-from k25.serve.schemas import TokenRequest, WeightsRequest
+from k25.serve.schemas import PatchesField, TokenRequest, WeightsRequest
 from k25.serve.service import Service
 
 
@@ -39,8 +44,33 @@ async def start_tokens(service: Service, request: TokenRequest, owner: str) -> R
         top_logprobs=request.top_logprobs or 0,
         stop_token_ids=None if stops is None else frozenset(stops),
     )
+    if request.media and request.patches:
+        raise invalid("give media or patches, not both")
     media = await service.prompts.parts(request.media or [], owner)
+    if request.patches:
+        media = await asyncio.to_thread(_items, request.patches)
     return service.runner.start([Job(token_ids, sampling, media)])
+
+
+def _items(given: Sequence[PatchesField]) -> tuple[MediaItem, ...]:
+    return tuple(_item(number, one) for number, one in enumerate(given))
+
+
+def _item(number: int, given: PatchesField) -> MediaItem:
+    """The engine checks grid and shape against the model. Raises ApiError for data that are none for the grid."""
+    frames, rows, columns = given.grid
+    try:
+        data = base64.b64decode(given.data, validate=True)
+        values = np.frombuffer(data, "<f4").reshape(frames * rows * columns, 3, -1)
+    except ValueError:
+        raise invalid(f"patches.{number}.data: must be base64 of float32 values for every patch of the grid") from None
+    if not np.isfinite(values).all():
+        raise invalid(f"patches.{number}.data: holds values that are not finite")
+    side = max(1, math.isqrt(values.shape[2]))
+    if side**2 != values.shape[2]:
+        raise invalid(f"patches.{number}.data: patches of {values.shape[2]} values per colour are not square")
+    patches = torch.from_numpy(values.astype(np.float32).reshape(-1, 3, side, side))
+    return MediaItem(patches, (frames, rows, columns), hashlib.blake2b(data, digest_size=16).digest())
 
 
 def _shown(event: TokenEvent) -> dict[str, Any]:
