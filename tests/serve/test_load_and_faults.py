@@ -197,6 +197,13 @@ def test_sigterm_lets_running_answers_finish_and_takes_no_new_ones():
         assert child.wait(20) == 0
 
 
+@pytest.mark.slow
+def test_ctrl_c_ends_the_server_without_another_word():
+    with process() as (child, _):
+        child.send_signal(signal.SIGINT)
+        assert (child.wait(20), child.stderr.read()) == (0, "")
+
+
 LONG = {"model": "nano", "max_tokens": 4000, "ignore_eos": True, "messages": ENDLESS["messages"]}
 JSON = {"Content-Type": "application/json"}
 STOPPING = {"error": {"message": "the server is shutting down", "type": "server_error"}}

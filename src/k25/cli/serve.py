@@ -202,6 +202,8 @@ def _run(server: uvicorn.Server, listener: socket.socket) -> None:
         pass
     finally:
         signal.signal(signal.SIGTERM, before)
+        # Libraries count what is frozen as leaked when the interpreter ends, and say so at length.
+        gc.unfreeze()
     if not server.started:
         raise SystemExit(1)
 
