@@ -123,6 +123,21 @@ def test_one_shot_prints_only_the_answer(server):
     assert server.bodies[-1]["model"] == "kimi-k2.5"
 
 
+@pytest.mark.parametrize(
+    ("turn", "words"),
+    [
+        ([think("hm"), Finish()], "no answer came after 2 characters of thinking; --mode instant"),
+        ([think("hm"), Finish("length")], "no answer came within the token limit"),
+        ([Finish()], "the answer is empty"),
+    ],
+)
+def test_an_empty_answer_is_explained_beside_the_output(server, turn, words):
+    server.answer(*turn)
+    done = ask(server.url, "--prompt", "q")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert words in done.stderr
+
+
 def test_a_pipe_is_the_prompt(server):
     server.answer(say("ok"), Finish())
     assert ask(server.url, stdin="two\nlines\n").stdout == "ok\n"

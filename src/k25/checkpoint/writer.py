@@ -217,7 +217,7 @@ def _check_destination(destination: Path, overwrite: bool) -> None:
         raise InputError(f"cannot write {destination}: it is a file")
     contents = list(destination.iterdir())
     if contents and not overwrite:
-        raise InputError(f"{destination} is not empty; choose another folder or allow overwriting")
+        raise InputError(f"{destination} is not empty; choose another folder, or say --overwrite (overwrite=True)")
     is_checkpoint = (destination / "config.json").exists() and not any(entry.is_dir() for entry in contents)
     if contents and not is_checkpoint:
         raise InputError(f"{destination} holds other things than a checkpoint, so it is not overwritten")

@@ -53,7 +53,10 @@ class Display:
             self.output.flush()
 
     def finish(self, reply: Reply) -> None:
-        """End the answer's line and show calls and counts; nothing if nothing came."""
+        """End the answer's line and show calls and counts; say so where the answer is empty."""
+        if reply.finished and not (reply.content or reply.tool_calls):
+            self._fold(reply)
+            self.note(_why_empty(reply))
         if reply.first_token is None:
             return
         self._fold(reply)
@@ -103,6 +106,15 @@ class Display:
         end = reply.answer_began or reply.last_token or time.monotonic()
         seconds = end - (reply.first_token or end)
         self.note(f"thought for {seconds:.1f} s, {len(reply.reasoning):,} characters (/think shows it)")
+
+
+def _why_empty(reply: Reply) -> str:
+    if reply.finish_reason == "length":
+        return "no answer came within the token limit (--max-tokens)"
+    if reply.reasoning:
+        thought = f"{len(reply.reasoning):,} characters of thinking"
+        return f"no answer came after {thought}; --mode instant, or /mode instant in a chat, asks without it"
+    return "the answer is empty"
 
 
 def summary(reply: Reply) -> str:
