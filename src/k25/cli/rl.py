@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 app = App(name="rl", help="Reinforcement learning: train a policy in environments, and watch it learn.")
 app.command("k25.cli.rl_watch:watch", name="watch", help="Show a run in the terminal or in the browser.")
 app.command("k25.cli.rl_export:export_rft", name="export-rft", help="Write good rollouts as fine-tuning data.")
+app.command("k25.cli.rl_judge:calibrate_judge", name="calibrate-judge", help="Fit a judge to answers of known worth.")
 
 
 @app.default

@@ -51,6 +51,9 @@ def rubric_sets(tables: Mapping[str, Mapping[str, Any]]) -> tuple[RubricSet, ...
     """
     if not tables:
         raise InputError("there are no rubric sets; give at least one")
+    for name, table in tables.items():
+        if not isinstance(table, Mapping):
+            raise InputError(f"rubric set {name!r} is no table; give it rubrics, each with what to look at")
     return tuple(
         RubricSet(name, {each: _rubric(each, value) for each, value in table.items()}) for name, table in tables.items()
     )
