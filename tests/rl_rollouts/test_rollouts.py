@@ -1,6 +1,7 @@
 """The rollout manager: groups in order, samples that are the engine's own, nothing lost without a reason."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -46,6 +47,23 @@ def test_rollouts_depend_on_the_seed_and_not_on_their_neighbours(nano):
     assert ids == [[rollout.samples[0].token_ids for rollout in group] for group in crowded[:1]]
     assert ids != [[rollout.samples[0].token_ids for rollout in group] for group in other]
     assert ids[0][0] != ids[0][1]
+
+
+class Endless(TaskEnvironment):
+    """Questions that no context holds, each of another length."""
+
+    def example(self, seed, index):
+        question = {"role": "user", "content": "word " * (20_000 + 100 * index)}
+        return replace(super().example(seed, index), messages=(question,))
+
+
+def test_rollouts_that_outgrow_the_context_share_one_reason(nano):
+    endless = Endless("add")
+    requests = [GroupRequest(endless, endless.draw(0, index), 2) for index in range(3)]
+    groups, manager = asyncio.run(rollouts_of(nano, requests))
+    assert len({len(group[0].messages[0]["content"]) for group in groups}) == 3
+    assert [list(manager.dropped.values()), *manager.dropped] == [[6], groups[0][0].failed]
+    assert groups[0][0].failed.startswith("model error: nano: the prompt has too many tokens; the context holds")
 
 
 @pytest.mark.parametrize(

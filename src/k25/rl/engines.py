@@ -157,8 +157,10 @@ class HttpEngine:
             async with answer:
                 told = await _refusal(answer)
                 if answer.status not in _BUSY:
-                    lost = answer.status >= 500
-                    raise (EngineLostError if lost else ModelError)(f"{self.name}: {told}", answer.status)
+                    if answer.status >= 500:
+                        raise EngineLostError(f"{self.name}: {told}", answer.status)
+                    # Any other engine would refuse it too.
+                    raise ModelError(told, answer.status)
                 wait = answer.headers.get("Retry-After", "")
             await asyncio.sleep(float(wait) if wait.isdecimal() else 1.0)
 

@@ -114,4 +114,5 @@ CURVES: Sequence[Curve] = (
     ("Versions that the weights behind a token are old", _one("staleness")),
     ("Seconds of a step", _several("rollout_seconds", "train_seconds")),
     ("Of the environments", _table("environment_metrics")),
+    ("Servers in use", _table("engines")),
 )

@@ -5,6 +5,7 @@ environment instances from a managed pool.
 """
 
 import asyncio
+import re
 import shutil
 import tempfile
 from collections import Counter
@@ -250,7 +251,9 @@ def _finished(
     samples = scope.turns.samples()
     reason = _reason(outcome.trajectory) if outcome else "failed"
     if outcome and reason in ("model error", "failed"):
-        failed = failed or f"{reason}: {outcome.trajectory.detail}"
+        # Counted by reason, so the same one for all who outgrew the context.
+        detail = re.sub(r"\d+ tokens", "too many tokens", outcome.trajectory.detail)
+        failed = failed or f"{reason}: {detail}"
     return Rollout(
         environment=request.environment.name,
         domain=request.environment.domain,

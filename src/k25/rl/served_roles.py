@@ -79,14 +79,14 @@ async def served_roles(recipe: RLRecipe, start: Start, folder: Path) -> AsyncGen
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
             folder.mkdir(parents=True)
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        for role in engines:
+        for number, role in enumerate(engines):
             if role == POLICY:
                 processor = MediaProcessor(start.media, threads=1) if start.media else None
                 policy, sampling = Policy(fleet.role(role), start.tokenizer, processor, role), recipe.sampling
             else:
                 config = recipe.roles[role]
                 reader = await asyncio.to_thread(open_checkpoint, config.start_from)
-                name = await asyncio.to_thread(_place, reader, folder / role)
+                name = await asyncio.to_thread(_place, reader, folder / f"role-{number}")
                 await begin_role(fleet, role, name, _FROZEN_VERSION, folder)
                 policy, sampling = Policy(fleet.role(role), reader.tokenizer, reader.processor, role), config.sampling
             roles[role] = Role(policy, sampling.form, sampling.parameters())
