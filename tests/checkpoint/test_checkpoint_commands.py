@@ -11,6 +11,7 @@ from checkpoint_made_here import TINY, fingerprints, random_model, stored
 from k25.checkpoint import save_model
 from k25.cli.convert import _size
 from k25.cli.main import app, run
+from k25.errors import InputError
 from k25.model import parameter_counts
 
 
@@ -52,6 +53,27 @@ def test_inspecting_a_folder_counts_what_is_in_it(checkpoint, capsys):
         name: list(tensor.shape) for name, tensor in tensors.items()
     }
     assert all((checkpoint / item["file"]).exists() for item in shown["tensor_list"])
+
+
+def test_the_folder_of_a_finished_run_stands_for_its_weights(checkpoint, tmp_path, capsys):
+    k25("inspect", checkpoint, "--json")
+    alone = json.loads(capsys.readouterr().out)
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    checkpoint.rename(tmp_path / "run" / "model")
+    k25("inspect", tmp_path / "run", "--json")
+    assert json.loads(capsys.readouterr().out)["tensors"] == alone["tensors"]
+    k25("plan", tmp_path / "run", "--json")
+    capsys.readouterr()
+    k25("convert", tmp_path / "run", tmp_path / "converted", "--experts", "bf16", "--json")
+    assert json.loads(capsys.readouterr().out)["parameters_total"] == alone["parameters_total"]
+
+
+@pytest.mark.parametrize("command", [["inspect"], ["plan"], ["serve"], ["convert", "out"]])
+def test_a_run_that_is_not_finished_has_no_weights_yet(command, tmp_path):
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    name, *rest = command
+    with pytest.raises(InputError, match="not finished"):
+        k25(name, tmp_path / "run", *rest, *(["--port", "0"] if name == "serve" else []))
 
 
 def test_inspecting_reads_headers_alone(checkpoint, capsys):

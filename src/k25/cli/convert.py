@@ -14,6 +14,7 @@ from k25.checkpoint.convert import ExpertChoice, convert
 from k25.checkpoint.folder import CheckpointFolder
 from k25.checkpoint.load import Granularity
 from k25.checkpoint.summary import summarise
+from k25.cli.run_weights import weights_of
 from k25.errors import InputError
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
@@ -56,7 +57,7 @@ def main(
     with Progress(*columns, console=Console(stderr=True), transient=True, disable=as_json) as bar:
         task = bar.add_task("reading headers", total=None)
         convert(
-            source,
+            weights_of(source),
             out,
             experts=experts,
             dtype=getattr(torch, dtype) if dtype else None,

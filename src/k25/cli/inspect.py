@@ -14,6 +14,7 @@ from k25.checkpoint.layout import Layout, StoredTensor, stored_tensors
 from k25.checkpoint.source import checkpoint_folder
 from k25.checkpoint.spellings import released_name
 from k25.checkpoint.summary import Part, Summary, summarise
+from k25.cli.run_weights import weights_of
 from k25.model import PRESETS, preset
 
 # The presets whose release stores its routed experts in INT4.
@@ -63,7 +64,7 @@ def _preset(name: str, tensors: bool) -> tuple[Summary, list[_Listed]]:
 
 
 def _folder(path: str, tensors: bool) -> tuple[Summary, list[_Listed]]:
-    with CheckpointFolder(checkpoint_folder(path, download=False)) as folder:
+    with CheckpointFolder(checkpoint_folder(weights_of(path), download=False)) as folder:
         found = folder.tensors if tensors else []
         listed = [_Listed(folder.name_in_file(tensor), tensor, folder.file_of(tensor).path.name) for tensor in found]
         return summarise(folder.config, folder.tensors), listed

@@ -19,6 +19,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from k25.checkpoint.config_json import read_config
+from k25.cli.run_weights import weights_of
 from k25.errors import InputError
 from k25.model import PRESETS, K25Config, preset
 from k25.plan import serving, training
@@ -132,7 +133,7 @@ def _read_source(source: str) -> tuple[K25Config, WeightFormat]:
     """The network and the format its weights are stored in."""
     if source in PRESETS:
         return preset(source), WeightFormat.INT4 if source == "k2.5" else WeightFormat.BF16
-    folder = Path(source)
+    folder = Path(weights_of(source))
     if not folder.is_dir():
         raise InputError(f"{source!r} is neither a checkpoint folder nor a preset ({', '.join(PRESETS)})")
     found = read_config(folder / "config.json")

@@ -24,6 +24,7 @@ from rich.markup import escape
 
 from k25.cli import plan
 from k25.cli.device import chosen_device
+from k25.cli.run_weights import weights_of
 from k25.engine import Engine, EngineConfig
 from k25.errors import InputError
 from k25.model import PRESETS
@@ -119,7 +120,7 @@ def main(
     """Serve a model behind an OpenAI-compatible API.
 
     Args:
-        source: A checkpoint folder, a hub repository (owner/name), or the preset nano or small with random weights.
+        source: A checkpoint folder, a finished run, a hub repository (owner/name), or a random nano or small.
         host: Address to listen on.
         port: Port to listen on; 0 takes a free one.
         engine: Our own, or the command of another that is installed.
@@ -167,7 +168,10 @@ def _serve(
             prefill_chunk_tokens=running.prefill_chunk,
         )
         served = load_source(
-            source, dtype=_DTYPES.get(running.dtype or ""), device=chosen_device(running.device), seed=running.seed
+            weights_of(source),
+            dtype=_DTYPES.get(running.dtype or ""),
+            device=chosen_device(running.device),
+            seed=running.seed,
         )
         app = create_app(Engine(served.model, config), served.tokenizer, served.media, settings)
         address = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
@@ -270,7 +274,7 @@ def _serve_externally(
     found = torch.cuda.device_count()
     command = external_command(
         engine,
-        _HUB_NAMES.get(source, source),
+        _HUB_NAMES.get(source) or weights_of(source),
         host=host,
         port=port,
         tensor_parallel=options.tensor_parallel or options.devices or found or _GUIDE_DEVICES,
