@@ -108,7 +108,7 @@ CURVES: Sequence[Curve] = (
     ("Accuracy by domain", _table("accuracy_by_domain")),
     ("Reward by environment", _table("reward_by_environment")),
     ("Generated tokens of a rollout", _one("output_tokens")),
-    ("Shares", _several("truncated", "masked_share", "even_groups")),
+    ("Shares", _several("truncated", "masked_share", "even_groups", "experts_differ")),
     ("Entropy (nats per token, estimated)", _one("entropy")),
     ("|log rho| between engine and trainer at zero updates", _several("mismatch_mean", "mismatch_max")),
     ("Versions that the weights behind a token are old", _one("staleness")),
