@@ -67,7 +67,7 @@ def next_commands(place: Place, measured: Mapping[str, Measured]) -> list[tuple[
     """What to try now, and what for."""
     sft, trained = place.home / "sft", place.home / "rl"
     commands = [
-        (f"k25 chat {trained / 'model'} --mode instant", 'ask what was trained: such as "sort: 9 4 7"'),
+        (f"k25 chat {trained} --mode instant", 'ask what was trained: such as "sort: 9 4 7"'),
         (f"k25 eval {sft} --against {trained} --suite tools", "measure what reinforcement learning changed"),
     ]
     if "swarm" in measured:
