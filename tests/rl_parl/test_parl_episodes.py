@@ -94,3 +94,11 @@ def test_the_single_agent_has_no_tools_to_delegate_with(tmp_path):
     outcome = play(lambda rows: turns([CREATE], [("lookup", {"row": rows[0]})]), tmp_path, delegation=False)
     assert "There is no tool 'create_subagent'" in outcome.trajectory.messages[2]["content"]
     assert outcome.metrics["width"] == 0
+
+
+def test_an_orchestrator_that_calls_what_does_not_exist_is_stopped_after_its_tool_calls(tmp_path):
+    rambling = turns([("lookup", {"row": "1"})], *[[("nothing", {})] * 6] * 10)
+    outcome = play(lambda _: rambling, tmp_path, tool_calls=20)
+    assert outcome.trajectory.reason == "budget"
+    assert sum(len(turn.tool_calls) for turn in outcome.trajectory.turns) < 30
+    assert outcome.metrics["quality"] > 0

@@ -45,12 +45,12 @@ def run(trial: Trial) -> dict[str, Measurement]:
     return {arm: trial.once(arm.replace(" ", "-"), partial(learn, arm, trial, start)) for arm in ARMS}
 
 
-def begin(folder: Path, say: Say, *, demonstrations: int = 8000, share: float = 1) -> Path:
+def begin(folder: Path, say: Say, *, demonstrations: int = 14_000, share: float = 1) -> Path:
     """The start: demonstrations, a tokenizer, supervised fine-tuning for a share of its recipe's steps."""
     lines = folder / "demonstrations.jsonl"
     if not lines.is_file():
         say("demonstrations")
-        write_demonstrations(lines, Mixture(alone=0.3, sub_agents=0.6), demonstrations)
+        write_demonstrations(lines, Mixture(alone=0.25, sub_agents=0.35), demonstrations)
     tokenizer = folder / "tokenizer"
     if not (tokenizer / "tiktoken.model").is_file():
         recipe = load_tokenizer_recipe("nano/parl-tokenizer").model_copy(update={"files": (lines,)})

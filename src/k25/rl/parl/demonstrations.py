@@ -70,11 +70,17 @@ class Mixture:
 def demonstration(mixture: Mixture, seed: int, index: int) -> JsonObject:
     """Conversation number `index` of a stream: `messages`, `tools`, `text`."""
     numbers = generator("parl/demonstration", seed, index, 0)
-    task, size = numbers.choice(mixture.tasks), numbers.randint(*mixture.sizes)
+    task, size = numbers.choice(mixture.tasks), _size(mixture, numbers)
     shows_sub_agent, alone = numbers.random() < mixture.sub_agents, numbers.random() < mixture.alone
     delegates = shows_sub_agent or (not alone and numbers.random() < mixture.delegating)
     environment = SwarmEnvironment(
-        task, sizes=(size,), delegation=shows_sub_agent or not alone, agents=size, sub_steps=1000, schedule=_LOOSE
+        task,
+        sizes=(size,),
+        delegation=shows_sub_agent or not alone,
+        agents=size,
+        sub_steps=1000,
+        tool_calls=1000,
+        schedule=_LOOSE,
     )
     conversations = asyncio.run(_played(environment, seed, index, _plan(mixture, numbers, size) if delegates else []))
     main, *others = conversations
@@ -179,3 +185,9 @@ def _items(messages: Sequence[JsonObject]) -> list[str]:
     """The items of a job: a first and a last number, or the beginning of a chain."""
     first, *last = task_of(messages).split(" to ")
     return [str(number) for number in range(int(first), int(last[0]) + 1)] if last else [first]
+
+
+def _size(mixture: Mixture, numbers: Random) -> int:
+    """Small ones more often: where an exercise ends is what is hard to learn, and a short one shows it as well."""
+    smallest, largest = mixture.sizes
+    return numbers.randint(smallest, numbers.randint(smallest, largest))

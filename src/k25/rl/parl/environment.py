@@ -31,7 +31,7 @@ class SwarmEnvironment(Environment):
     task: the kind, see `k25.rl.parl.tasks`.
     sizes: how many items an exercise may have; each size is equally likely.
     delegation: offer create_subagent and assign_task; without them this is the single agent to compare with.
-    agents: jobs in one episode. sub_steps: of each job.
+    agents: jobs in one episode. sub_steps: of each job. tool_calls: of each agent, before it must stop.
     sub_agents: which role plays the sub-agents from which update on, as pairs: first a small frozen model, then a
         larger one. Roles are those of the recipe.
     rewards: forms of the parts. schedule: of their weights and of the budget.
@@ -49,6 +49,7 @@ class SwarmEnvironment(Environment):
         delegation: bool = True,
         agents: int = 8,
         sub_steps: int = 24,
+        tool_calls: int = 40,
         sub_agents: Sequence[tuple[int, str]] = ((0, SUB_AGENT),),
         rewards: RewardForms | Mapping[str, Any] | None = None,
         schedule: ParlSchedule | Mapping[str, Any] | None = None,
@@ -58,15 +59,16 @@ class SwarmEnvironment(Environment):
         self.name, self.changes = f"swarm:{task}", changes
         self.forms = _settings(RewardForms, rewards, f"{self.name}: rewards")
         self.schedule = _settings(ParlSchedule, schedule, f"{self.name}: schedule")
-        if not sizes or agents < 1 or sub_steps < 1:
-            raise InputError(f"{self.name}: sizes must not be empty, agents and sub_steps must be at least 1")
+        if not sizes or min(agents, sub_steps, tool_calls) < 1:
+            raise InputError(f"{self.name}: sizes must not be empty; agents, sub_steps and tool_calls at least 1")
         updates = [update for update, _ in sub_agents]
         if not updates or updates[0] != 0 or updates != sorted(set(updates)):
             raise InputError(f"{self.name}: sub_agents are pairs [update, role] in growing order from update 0")
         self._sub_agents = tuple((update, role) for update, role in sub_agents)
         for size in sizes:
             workload(self._kind, size, 0, 0)
-        self._sizes, self._delegation, self._agents, self._sub_steps = tuple(sizes), delegation, agents, sub_steps
+        self._sizes, self._delegation = tuple(sizes), delegation
+        self._agents, self._sub_steps, self._tool_calls = agents, sub_steps, tool_calls
         self._course: Course | None = None
         self._update = 0
 
@@ -118,7 +120,7 @@ class SwarmEnvironment(Environment):
 
     async def rollout(self, example: Example, scope: Scope) -> Outcome:
         """One episode with its sub-agents."""
-        limits = Limits(self.critical_steps, self._agents, self._sub_steps, self._delegation)
+        limits = Limits(self.critical_steps, self._agents, self._sub_steps, self._tool_calls, self._delegation)
         episode = Episode(example.gold, scope, limits, self.sub_agent)
         trajectory = await episode.run(example)
         conduct = episode.conduct(trajectory)

@@ -26,12 +26,14 @@ class Limits:
     """How large an episode may become.
 
     critical_steps: of the whole episode. agents: jobs in all; those beyond are refused. sub_steps: of each job.
+    tool_calls: of each agent; without it, calls of tools that do not exist fill the context for nothing.
     delegation: whether there are sub-agents at all.
     """
 
     critical_steps: int
     agents: int
     sub_steps: int
+    tool_calls: int
     delegation: bool = True
 
 
@@ -68,7 +70,9 @@ class Episode:
         self._whole = Budget(whose="the episode")
         self._context = scope.context("main")
         self._agent = self._context.agent_id
-        self._budget = self._budget_of(self._agent, Allowance(steps=limits.critical_steps))
+        self._budget = self._budget_of(
+            self._agent, Allowance(steps=limits.critical_steps, tool_calls=limits.tool_calls)
+        )
 
     @property
     def critical_steps(self) -> int:
@@ -115,7 +119,9 @@ class Episode:
         self.jobs.append(job)
         inner = self._scope.context(name)
         self.path.begin(inner.agent_id, context.agent_id)
-        budget = self._budget_of(inner.agent_id, Allowance(steps=self._limits.sub_steps))
+        budget = self._budget_of(
+            inner.agent_id, Allowance(steps=self._limits.sub_steps, tool_calls=self._limits.tool_calls)
+        )
         messages = [{"role": "system", "content": system_prompt}, {"role": "user", "content": prompt}]
         toolset = Toolset(name, [Reader(self.table, budget, number)])
         client = self._scope.client(self._sub_agent)
