@@ -103,6 +103,8 @@ def test_a_server_that_takes_no_weights_is_refused(tmp_path):
 def test_a_server_that_wants_a_key_gets_the_one_in_the_environment(tmp_path, monkeypatch):
     recipe = {"model": {"preset": "nano"}, "steps": 1, "schedule": {"stable": 1}}
     run = tmp_path / "run"
+    (run / "weights").mkdir(parents=True)
+    (run / "weights" / "notes.txt").write_text("somebody else's")
     with serving(weights_root=run / "weights", api_keys=("secret",)) as server:
         keyed = rl_recipe(**recipe, engines={"policy": [server.url]})
         with pytest.raises(InputError, match="Invalid Authentication"):
@@ -110,6 +112,7 @@ def test_a_server_that_wants_a_key_gets_the_one_in_the_environment(tmp_path, mon
         monkeypatch.setenv("K25_ENGINE_KEY", "secret")
         train(keyed, run)
     assert len(steps(run)) == 1
+    assert [path.name for path in (run / "weights").iterdir()] == ["notes.txt"]
 
 
 @pytest.mark.parametrize(

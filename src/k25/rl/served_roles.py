@@ -5,6 +5,7 @@ a frozen role's checkpoint is copied there once, so that servers can move betwee
 """
 
 import asyncio
+import contextlib
 import os
 import shutil
 from collections.abc import AsyncGenerator, Mapping
@@ -67,7 +68,7 @@ class ServedRoles:
 async def served_roles(recipe: RLRecipe, start: Start, folder: Path) -> AsyncGenerator[ServedRoles, None]:
     """The roles of `recipe.engines`, with engines moving between them; none where the recipe names no server.
 
-    folder: for weights; it goes with the context. Raises InputError for servers that cannot be used.
+    folder: for weights, which go with the context. Raises InputError for servers that cannot be used.
     """
     async with AsyncExitStack() as stack:
         engines = {
@@ -76,9 +77,9 @@ async def served_roles(recipe: RLRecipe, start: Start, folder: Path) -> AsyncGen
         }
         fleet, roles = Fleet(engines), {}
         if engines:
-            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
-            folder.mkdir(parents=True)
-            stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            _clear(folder)
+            folder.mkdir(parents=True, exist_ok=True)
+            stack.callback(_clear, folder)
         for number, role in enumerate(engines):
             if role == POLICY:
                 processor = MediaProcessor(start.media, threads=1) if start.media else None
@@ -109,9 +110,20 @@ async def begin_role(fleet: Fleet, role: str, name: str, version: int, folder: P
 
 
 def _place(reader: CheckpointReader, folder: Path) -> str:
-    """Put a checkpoint where the servers see it; the folder's name there."""
-    shutil.copytree(reader.folder, folder, copy_function=_linked)
+    """Put a checkpoint where the servers see it; the folder's name there. Raises InputError where it cannot."""
+    try:
+        shutil.copytree(reader.folder, folder, copy_function=_linked)
+    except OSError as error:
+        raise InputError(f"{reader.folder} cannot be copied to {folder} ({error}); its servers need it there") from None
     return folder.name
+
+
+def _clear(folder: Path) -> None:
+    """Remove what a run wrote for servers, and nothing else."""
+    for written in (*folder.glob("version-*"), *folder.glob("role-*")):
+        shutil.rmtree(written, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 def _linked(source: str, target: str) -> str:
