@@ -18,7 +18,7 @@ from k25.engine import Engine, EngineConfig, GenerationRequest, SamplingParamete
 from k25.errors import InputError
 from k25.evaluation import Policy
 from k25.rl import GroupRequest, Role, RolloutManager, environment
-from k25.rl.engines import EngineLostError, HttpEngine, LocalEngine
+from k25.rl.engines import AnswerCutError, EngineLostError, HttpEngine, LocalEngine
 from k25.rl.fleet import Fleet, export_weights
 from k25.serve.source import load_source
 
@@ -60,6 +60,17 @@ def test_weights_are_pushed_through_a_folder_that_all_engines_see(nano, tmp_path
     assert sorted(folder.name for folder in tmp_path.iterdir()) == ["version-8", "version-9"]
 
 
+def test_an_answer_that_outlasts_a_servers_time_limit_is_told_from_a_server_that_is_gone(tmp_path):
+    async def cut():
+        endless = replace(GREEDY, max_tokens=2000, stop_token_ids=frozenset())
+        with serving(deadline_seconds=0.1) as server:
+            async with HttpEngine(server.url) as remote:
+                with pytest.raises(AnswerCutError, match="longer than the limit"):
+                    await events_of(remote, GenerationRequest("a", [5, 600, 7], sampling=endless))
+
+    asyncio.run(cut())
+
+
 def test_refusals_and_absent_servers_are_told_apart(tmp_path):
     async def told():
         with serving() as server:
@@ -85,14 +96,14 @@ class Breaking:
 
     name = "breaking"
 
-    def __init__(self, engine, after):
-        self.engine, self.after = engine, after
+    def __init__(self, engine, after, error=EngineLostError):
+        self.engine, self.after, self.error = engine, after, error
 
     async def generate(self, request):
         async with aclosing(self.engine.generate(request)) as events:
             for _ in range(self.after):
                 yield await anext(events)
-        raise EngineLostError("it is gone")
+        raise self.error("it is gone")
 
     async def load(self, folder, version):
         raise ModelError("it is gone")
@@ -110,6 +121,23 @@ def test_another_engine_goes_on_with_the_tokens_of_a_lost_one(nano, after, tmp_p
     assert [event.token_id for event in mended] == [event.token_id for event in whole]
     assert [event.logprob for event in mended] == pytest.approx([event.logprob for event in whole], abs=1e-4)
     assert [member.lost for member in fleet.members] == ["it is gone", ""]
+
+
+@pytest.mark.parametrize("after", [0, 5])
+def test_an_engine_that_cuts_answers_goes_on_with_them_as_long_as_it_adds_a_token(nano, after):
+    async def answers():
+        async with Engine(nano.model, CONFIG) as engine:
+            fleet = Fleet({"policy": [Breaking(engine, after, AnswerCutError)]})
+            request = GenerationRequest("a", [5, 600, 7], sampling=GREEDY)
+            whole = await events_of(engine, request)
+            try:
+                return whole, await events_of(fleet.role("policy"), request), fleet.counts()
+            except ModelError:
+                return whole, [], fleet.counts()
+
+    whole, mended, counts = asyncio.run(answers())
+    assert [event.token_id for event in mended] == ([event.token_id for event in whole] if after else [])
+    assert counts == {"policy": 1 if after else 0}
 
 
 def test_without_any_engine_rollouts_are_dropped_with_the_reason(nano):

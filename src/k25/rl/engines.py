@@ -33,6 +33,10 @@ class EngineLostError(ModelError):
     """The engine is gone or silent; another may go on with the tokens that it has sent."""
 
 
+class AnswerCutError(EngineLostError):
+    """The engine ended an answer before it was complete, as servers do after their time limit, but is still there."""
+
+
 class WeightedEngine(TokenEngine, Protocol):
     """An engine whose weights can be replaced."""
 
@@ -119,7 +123,7 @@ class HttpEngine:
                         continue
                     chunk = json.loads(line[6:])
                     if "error" in chunk:
-                        raise EngineLostError(f"{self.name}: {_message(chunk)}")
+                        raise AnswerCutError(f"{self.name}: {_message(chunk)}")
                     for event in _k25_events(chunk) if self._kind == "k25" else _vllm_events(chunk, self._version):
                         finished = event.finish_reason is not None
                         yield event

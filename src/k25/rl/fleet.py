@@ -20,7 +20,7 @@ from k25.checkpoint import save_model
 from k25.engine import GenerationRequest, TokenEvent
 from k25.errors import InputError
 from k25.model import K25Model
-from k25.rl.engines import EngineLostError, WeightedEngine
+from k25.rl.engines import AnswerCutError, EngineLostError, WeightedEngine
 from k25.rl.partial import continued, opened
 
 _log = logging.getLogger(__name__)
@@ -175,7 +175,7 @@ class RoleEngine:
         made: list[int] = []
         while True:
             member = self._chosen()
-            version = member.version
+            version, begun = member.version, len(made)
             member.running += 1
             try:
                 async with aclosing(await opened(member.engine, continued(request, made))) as events:
@@ -190,6 +190,8 @@ class RoleEngine:
                         if event.finish_reason is not None:
                             return
             except EngineLostError as lost:
+                if isinstance(lost, AnswerCutError) and len(made) > begun:
+                    continue
                 member.lost = str(lost)
                 _log.warning("an engine is lost: %s", lost)
             finally:
