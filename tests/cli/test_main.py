@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 K25 = str(Path(sys.executable).parent / "k25")
 
 
@@ -38,10 +40,19 @@ def test_a_closed_pipe_is_no_traceback():
     assert "Traceback" not in done.stderr
 
 
-def test_a_missing_library_is_answered_with_the_extra_that_brings_it():
+@pytest.mark.parametrize(
+    ("arguments", "extra"),
+    [
+        (["inspect", "nano"], "model"),
+        (["serve", "nano"], "serve"),
+        (["rl", "nano/rl"], "train"),
+        (["demo"], "serve,train"),
+    ],
+)
+def test_a_missing_library_is_answered_with_the_extra_that_is_enough_for_the_command(arguments, extra):
     code = "import sys; sys.modules['torch'] = None; from k25.cli.main import run; run()"
     done = subprocess.run(
-        [sys.executable, "-c", code, "inspect", "nano"], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 1
-    assert done.stderr == "error: this command needs torch, which is not installed: pip install 'k25[model]'\n"
+    assert done.stderr == f"error: this command needs torch, which is not installed: pip install 'k25[{extra}]'\n"

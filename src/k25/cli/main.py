@@ -49,7 +49,10 @@ for name, summary in {
 
 app.register_install_completion_command()
 
-# Libraries that come with an extra of the distribution.
+# What a command needs all in all, so that nobody installs one missing library after the other.
+EXTRA_FOR = dict.fromkeys(("pretrain", "sft", "rl", "reproduce"), "train") | {"serve": "serve", "demo": "serve,train"}
+
+# For the other commands: libraries that come with an extra of the distribution.
 EXTRA_OF = {
     "av": "media",
     "numpy": "media",
@@ -77,6 +80,7 @@ def run() -> None:
         extra = EXTRA_OF.get(missing.partition(".")[0])
         if extra is None:
             raise
+        extra = EXTRA_FOR.get(sys.argv[1] if len(sys.argv) > 1 else "", extra)
         _print_error(f"this command needs {missing}, which is not installed: pip install 'k25[{extra}]'")
         sys.exit(1)
     except BrokenPipeError:
