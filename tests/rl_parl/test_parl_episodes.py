@@ -18,7 +18,7 @@ def test_a_single_agent_takes_a_critical_step_for_every_row_and_one_to_answer(tm
     outcome = play(one_by_one, tmp_path)
     assert outcome.metrics["critical_steps"] == 9
     assert outcome.metrics["width"] == outcome.metrics["delegated"] == 0
-    assert outcome.rewards == {"perf": 1.0, "parallel": 0.0, "finish": 0.0}
+    assert outcome.rewards == {"perf": 1.0, "parallel": 0.0, "finish": 1.0}
 
 
 def test_jobs_of_one_turn_cost_as_many_critical_steps_as_the_longest(tmp_path):

@@ -2,8 +2,8 @@
 
 Supervised fine-tuning on them (`kind = "conversations"` in a recipe) teaches to read one item after the other, to be a
 sub-agent, and to delegate; but of the decision to delegate only a small share is learnt: enough that reinforcement
-learning meets delegation at all, too little to decide when it pays. Each line also has its running text under `text`, from which
-a tokenizer can be trained.
+learning meets delegation at all, too little to decide when it pays. Each line also has its running text under `text`,
+from which a tokenizer can be trained.
 """
 
 import asyncio

@@ -10,7 +10,8 @@ r_parallel  useful-width       the most useful jobs at once, over the cap
             width              the most jobs at once, over the cap: pays for empty jobs
             created            defined sub-agents over the cap: pays for defining alone
             sparse             1 where the width reaches the cap: nothing to climb on
-r_finish    useful             useful jobs over the larger of defined and assigned
+r_finish    no-waste           useful jobs over the larger of defined and assigned; 1 where there are none
+            useful             the same, but 0 where there are none: pays for one job as much as for eight
             finished           answered jobs over assigned ones: empty jobs that answer count
             volume             answered jobs over the cap: more jobs, more reward
 """
@@ -77,6 +78,7 @@ PARALLEL: Mapping[str, Form] = MappingProxyType(
 )
 FINISH: Mapping[str, Form] = MappingProxyType(
     {
+        "no-waste": lambda conduct, _: 1 - conduct.empty / (max(conduct.created, conduct.assigned) or 1),
         "useful": lambda conduct, _: _share(conduct.useful, max(conduct.created, conduct.assigned)),
         "finished": lambda conduct, _: _share(conduct.finished, conduct.assigned),
         "volume": lambda conduct, cap: _share(conduct.finished, cap),
@@ -95,7 +97,7 @@ class RewardForms:
 
     perf: str = "quality"
     parallel: str = "useful-width"
-    finish: str = "useful"
+    finish: str = "no-waste"
     cap: int = 8
 
     def __post_init__(self) -> None:
