@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 .PHONY: demo test test-slow coverage lint lock clean
 
 demo: $(READY)
-	$(BIN)/k25 demo $(if $(FULL),--full)
+	$(BIN)/k25 demo $(if $(FULL),--full) $(if $(OUT),--out $(OUT))
 
 test: $(READY)
 	$(BIN)/pytest -m "not slow" -n 2

@@ -148,7 +148,7 @@ def _torch() -> Finding:
         names = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
         return Finding("torch", "yes", f"{torch.__version__} with {', '.join(names)}")
     remedy = "" if sys.platform == "darwin" else "a CUDA build of torch, on a machine with a GPU"
-    return Finding("torch", "partly", f"{torch.__version__}, no GPU: {torch.get_num_threads()} threads", remedy)
+    return Finding("torch", "partly", f"{torch.__version__}, no GPU; threads: {torch.get_num_threads()}", remedy)
 
 
 def _kernels() -> Finding:

@@ -16,13 +16,13 @@ from k25.evaluation import Attempt, ServerClients, attempt_all, exercises, named
 TASKS = {
     "text": ("copy", "add", "sort"),
     "picture": ("colour-cell", "count-shapes"),
-    "tool": ("tool-calculator", "image-tool-cell"),
+    "tool": ("tool-calculator", "image-tool-cell", "image-tool-cell-seen"),
 }
 QUESTIONS = 32
 
 
 def answers(console: Console, checkpoint: Path, *, examples: bool) -> dict[str, list[float]]:
-    """Scores of the same new questions for every checkpoint, by task; prints shares and, where wanted, an example."""
+    """Scores of new questions, the same for every checkpoint, by task; prints shares, and `examples` of each kind."""
     scores = {}
     console.print(f"k25 serve {checkpoint}", style="dim")
     with local_server(str(checkpoint)) as url:
@@ -35,8 +35,8 @@ def answers(console: Console, checkpoint: Path, *, examples: bool) -> dict[str, 
                 scores[task] = [float(attempt.solved) for attempt in attempts]
                 right = sum(attempt.solved for attempt in attempts)
                 console.print(f"[bold]{kind}[/]: {task}, {right} of {len(attempts)} new questions answered correctly")
-            if examples:
-                console.print(transcript(_best(attempts)), style="dim", markup=False)
+                if examples and task == tasks[0]:
+                    console.print(transcript(_best(attempts)), style="dim", markup=False)
     return scores
 
 
