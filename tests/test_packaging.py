@@ -89,3 +89,8 @@ def test_every_library_that_is_imported_is_declared():
             found = distributions.get(library, [COME_ALONG.get(library, library)])
             brought_by = {COME_ALONG.get(name, name).lower().replace("_", "-") for name in found}
             assert brought_by & declared, f"{path} imports {library}"
+
+
+def test_importing_the_swarm_loads_nothing_that_is_slow_to_load():
+    code = "import sys, k25.swarm; assert not {'aiohttp', 'torch', 'numpy', 'PIL', 'mcp'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -12,14 +12,16 @@ import random
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from typing import Self
-
-import aiohttp
+from typing import TYPE_CHECKING, Self
 
 from k25.agent.chat_stream import StreamedTurn, StreamError
 from k25.agent.endpoint import Endpoint
 from k25.agent.limits import AdaptiveLimit
 from k25.agent.model import ModelError, ModelRequest, ModelTurn, Retry
+
+# It is loaded with the first request: a third of the time that `import k25.swarm` would take.
+if TYPE_CHECKING:
+    import aiohttp
 
 DEFAULT_CONCURRENCY = 100
 _ENCODE = json.JSONEncoder(separators=(",", ":")).encode
@@ -103,6 +105,8 @@ class HttpModelClient:
         return failure.wait + wait if failure.wait <= patience.longest_retry_after else None
 
     async def _attempt(self, body: bytes, request: ModelRequest) -> ModelTurn:
+        import aiohttp
+
         patience = self.endpoint.patience
         streamed = StreamedTurn(request.tools)
         try:
@@ -125,7 +129,9 @@ class HttpModelClient:
         except (aiohttp.ClientError, OSError) as error:
             raise _AttemptError(f"{type(error).__name__}: {error}", again=not _hopeless(error)) from None
 
-    def _open(self) -> aiohttp.ClientSession:
+    def _open(self) -> "aiohttp.ClientSession":
+        import aiohttp
+
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0),
@@ -135,7 +141,7 @@ class HttpModelClient:
             )
         return self._session
 
-    async def _refusal(self, answer: aiohttp.ClientResponse) -> _AttemptError:
+    async def _refusal(self, answer: "aiohttp.ClientResponse") -> _AttemptError:
         text = (await answer.content.read(65_536)).decode("utf-8", "replace")
         status = answer.status
         exhausted = any(word in text for word in _QUOTA)
@@ -146,7 +152,7 @@ class HttpModelClient:
         return _AttemptError(f"{status} {_said(text) or answer.reason}", status=status, again=again, wait=wait)
 
 
-async def _events(answer: aiohttp.ClientResponse) -> AsyncIterator[list[bytes]]:
+async def _events(answer: "aiohttp.ClientResponse") -> AsyncIterator[list[bytes]]:
     """Data of the server-sent events (WHATWG HTML, section 9.2), as many together as arrived together.
 
     A server that does not stream gives one event. Comments, which some send to keep the line open, are no events.
@@ -200,4 +206,6 @@ def _said(text: str) -> str:
 
 
 def _hopeless(error: Exception) -> bool:
+    import aiohttp
+
     return isinstance(error, aiohttp.InvalidURL | aiohttp.ClientConnectorCertificateError)
