@@ -2,6 +2,7 @@
 
 import json
 import re
+import warnings
 from html.parser import HTMLParser
 from xml.etree import ElementTree
 
@@ -89,3 +90,11 @@ def test_a_plot_is_one_well_formed_svg():
     root = ElementTree.fromstring(figure)
     assert root.tag == "figure"
     assert len(root) == 1
+
+
+def test_many_lines_with_long_names_leave_the_plot_its_room():
+    names = [f"{number} rollouts without an end: {'the context is full ' * 6}" for number in range(30)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figure = svg_plot("Dropped", "step", {name: [(1, 2.0), (2, 1.0)] for name in names})
+    assert names[0] not in figure

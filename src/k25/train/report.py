@@ -9,6 +9,7 @@ from pathlib import Path
 from k25.train.metrics import Record, read_metrics
 
 FILE_NAME = "report.html"
+_LONGEST_NAME = 40  # of a line, in the legend
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; color: #1d2433 }
 h1 { font-size: 1.5rem } h2 { font-size: 1.1rem; margin-top: 2rem }
@@ -66,16 +67,21 @@ def svg_plot(title: str, x_label: str, lines: dict[str, list[tuple[int, float]]]
     figure = Figure(figsize=(6.4, 3.6), layout="constrained")
     axes = figure.subplots()
     for name, points in lines.items():
-        axes.plot(*zip(*points, strict=True), label=name, linewidth=1.2)
+        axes.plot(*zip(*points, strict=True), label=_short(name), linewidth=1.2)
     axes.set_title(title, fontsize=10)
     axes.set_xlabel(x_label)
     axes.grid(alpha=0.3)
     if len(lines) > 1:
-        axes.legend(fontsize=7, ncols=2)
+        # However many names there are, the plot keeps its room.
+        axes.legend(fontsize=7, ncols=2).set_in_layout(False)
     text = io.StringIO()
     figure.savefig(text, format="svg", metadata={"Date": None})
     drawing = text.getvalue()
     return f"<figure>{drawing[drawing.index('<svg') :]}</figure>"
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
 
 
 def _summary(records: Sequence[Record]) -> list[tuple[str, str]]:
