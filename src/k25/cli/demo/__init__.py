@@ -23,25 +23,25 @@ from k25.cli.demo.course import Place, Stage, StageFailed, run_stages
 from k25.train.run import Interrupted, TrainingFailed
 
 STAGES = (
-    Stage("checkpoint", "A nano network in the released INT4 layout, written and read back", (6, 6), checkpoint.show,
+    Stage("checkpoint", "A nano network in the released INT4 layout, written and read back", (2, 2), checkpoint.show,
           leaves=(f"{checkpoint.FOLDER}/config.json", f"{checkpoint.FOLDER}-again/config.json")),
-    Stage("prompt", "A conversation with a picture and a video becomes a prompt", (8, 8), prompt.show,
+    Stage("prompt", "A conversation with a picture and a video becomes a prompt", (3, 3), prompt.show,
           leaves=(f"{checkpoint.FOLDER}/tiktoken.model", prompt.CONVERSATION, prompt.PICTURE, prompt.VIDEO)),
-    Stage("network", "The same stream through both forms of attention", (3, 3), network.show),
+    Stage("network", "The same stream through both forms of attention", (1, 1), network.show),
     Stage("serving", "An OpenAI-compatible API: a streamed turn, a forced tool call", (40, 40), serving.show),
-    Stage("release", "The released model, counted without allocating it", (3, 3), checkpoint.inspect_release),
+    Stage("release", "The released model, counted without allocating it", (1, 1), checkpoint.inspect_release),
     Stage("vision", "Nano learns: a tokenizer, then captions", (35, 45), partial(learning.learn, "vision"),
           run="vision"),
     Stage("joint", "Nano learns: text with pictures", (150, 600), partial(learning.learn, "joint"), run="joint"),
     Stage("long-context", "Nano learns: long texts", (12, 45), partial(learning.learn, "long-context"),
           run="long-context"),
     Stage("sft", "Nano learns: text-only conversations", (80, 210), partial(learning.learn, "sft"), run="sft"),
-    Stage("answers", "Nano answers: texts, pictures, tools", (20, 20), learning.ask),
-    Stage("rl", "Nano learns by reward", (40, 300), reinforcement.by_ability, run="rl"),
-    Stage("parl-start", "An orchestrator and its sub-agents learn by imitation", (75, 250), reinforcement.imitate,
+    Stage("answers", "Nano answers: texts, pictures, tools", (12, 12), learning.ask),
+    Stage("rl", "Nano learns by reward", (20, 250), reinforcement.by_ability, run="rl"),
+    Stage("parl-start", "An orchestrator and its sub-agents learn by imitation", (70, 260), reinforcement.imitate,
           run="parl/start"),
-    Stage("parl", "The orchestrator's first updates of PARL", (120, 300), reinforcement.orchestrate, run="parl/run"),
-    Stage("swarm", "A swarm beside a single agent, both scripted", (20, 20), swarm.show, leaves=swarm.LEAVES),
+    Stage("parl", "The orchestrator's first updates of PARL", (100, 300), reinforcement.orchestrate, run="parl/run"),
+    Stage("swarm", "A swarm beside a single agent, both scripted", (15, 15), swarm.show, leaves=swarm.LEAVES),
 )  # fmt: skip
 
 
