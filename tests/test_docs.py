@@ -1,6 +1,6 @@
 """Every command and every program in the README and the docs runs as it is written; commands only shown do parse.
 
-Shell blocks (```sh) run line by line in one folder per page, after `k25 demo --out demo` has made its files there; a
+Shell blocks (```sh) run line by line in one folder per page, after `k25 demo` has made its files there; a
 line must exit with 0, or with N where its comment says "exits with N". `k25 serve` keeps running until the page's end.
 Python blocks run as programs of their own. Standard input holds a short question.
 """
@@ -33,7 +33,7 @@ RUN_BY_CI = {"make demo", "make test"}
 @pytest.fixture(scope="module")
 def demonstrated(tmp_path_factory):
     folder = tmp_path_factory.mktemp("docs")
-    run("k25 demo --out demo", folder)
+    run("k25 demo", folder)
     return folder
 
 
