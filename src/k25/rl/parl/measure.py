@@ -32,8 +32,9 @@ class Setting:
     delegation: bool = True
     task: str = "wide-search"
     temperature: float = 1.0
+    top_p: float = 0.95
     sub_temperature: float = 0.05
-    max_tokens: int = 320
+    max_tokens: int = 240
     sub_max_tokens: int = 48
 
 
@@ -49,14 +50,15 @@ async def measure(
     """
     async with AsyncExitStack() as stack:
         roles = {}
-        for name, source, temperature, tokens in (
-            (POLICY, policy, setting.temperature, setting.max_tokens),
-            (SUB_AGENT, sub_agent, setting.sub_temperature, setting.sub_max_tokens),
+        for name, source, temperature, top_p, tokens in (
+            (POLICY, policy, setting.temperature, setting.top_p, setting.max_tokens),
+            (SUB_AGENT, sub_agent, setting.sub_temperature, 1.0, setting.sub_max_tokens),
         ):
             checkpoint = load_checkpoint(str(source), dtype=torch.float32)
             engine = await stack.enter_async_context(Engine(checkpoint.model, _ENGINE))
             asked = Policy(engine, checkpoint.tokenizer, checkpoint.processor, name)
-            roles[name] = Role(asked, sampling=SamplingParameters(temperature=temperature, max_tokens=tokens))
+            sampling = SamplingParameters(temperature=temperature, top_p=top_p, max_tokens=tokens)
+            roles[name] = Role(asked, sampling=sampling)
         manager = await stack.enter_async_context(RolloutManager(roles, concurrency=_ENGINE.max_running))
         found = {}
         for size in sizes:
