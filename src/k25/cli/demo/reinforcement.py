@@ -12,7 +12,7 @@ from k25.cli.demo.course import Measured, Place, StageFailed
 from k25.cli.demo.questions import answers
 from k25.cli.rl import train_in
 from k25.cli.time_left import TimeLeft
-from k25.reproduce.parl import begin, recipe_of_arm
+from k25.reproduce.parl import BUDGET, begin, recipe_of_arm
 from k25.rl.parl.measure import Setting, measure
 from k25.rl.recipe import load_rl_recipe
 from k25.train.start import EXPORT
@@ -21,8 +21,8 @@ from k25.train.start import EXPORT
 UPDATES, _PROMPTS = 6, 8
 # Of the orchestrator: demonstrations, and shares of the steps of its imitation and of its reinforcement learning.
 _DEMONSTRATIONS, START_SHARE, PARL_SHARE = 4000, 0.25, 0.3
-# Rows of the tables that are measured (the last is in no training), critical steps allowed, tables of each size.
-SIZES, BUDGET, EPISODES = (2, 16, 20), 16, 16
+# Rows of the tables that are measured (the last is in no training), and tables of each size.
+SIZES, EPISODES = (2, 16, 20), 16
 _NUMBERS = {"quality": "item-F1", "width": "at once", "empty_jobs": "empty jobs", "critical_steps": "critical steps",
             "failed": "no end"}  # fmt: skip
 

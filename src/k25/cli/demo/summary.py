@@ -9,8 +9,9 @@ from rich.table import Table
 from k25.cli.demo.course import Measured, Place
 from k25.cli.demo.learning import SHARES
 from k25.cli.demo.questions import QUESTIONS, TASKS
-from k25.cli.demo.reinforcement import BUDGET, EPISODES, PARL_SHARE, SIZES, START_SHARE, UPDATES
+from k25.cli.demo.reinforcement import EPISODES, PARL_SHARE, SIZES, START_SHARE, UPDATES
 from k25.evaluation import Estimate, mean_difference
+from k25.reproduce.parl import BUDGET
 
 _ORCHESTRATOR = {"quality": "item-F1", "width": "jobs at once", "critical_steps": "critical steps"}
 
