@@ -73,3 +73,14 @@ def test_the_decision_to_delegate_is_learnt_in_the_share_asked_for_and_the_rest_
     learnt = [first.get("weight", 1) for first, *_ in turns]
     assert 0.12 < sum(learnt) / len(learnt) < 0.28
     assert all(message.get("weight", 1) for _, *others in turns for message in others)
+
+
+def test_an_interrupted_writing_leaves_no_file_that_looks_whole(tmp_path, monkeypatch):
+    def interrupted(*_):
+        yield {"messages": []}
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("k25.rl.parl.demonstrations.demonstrations", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_demonstrations(tmp_path / "lines.jsonl", Mixture(), 3)
+    assert not (tmp_path / "lines.jsonl").exists()

@@ -39,10 +39,6 @@ def by_ability(place: Place) -> Measured:
 def imitate(place: Place) -> Measured:
     """The orchestrator's start, which its frozen sub-agents are too: scripted conversations are imitated."""
     folder = place.home / "parl"
-    tokenizer, demonstrations = folder / "tokenizer" / "tokenizer_config.json", folder / "demonstrations.jsonl"
-    if not tokenizer.is_file():
-        # What an interruption cut short looks like a whole file; the tokenizer is made after it.
-        demonstrations.unlink(missing_ok=True)
     say = _said(place.console)
     if place.full:
         begin(folder, say)

@@ -99,12 +99,14 @@ def demonstrations(mixture: Mixture, count: int, seed: int = 0) -> Iterator[Json
 
 
 def write_demonstrations(path: Path, mixture: Mixture, count: int, seed: int = 0) -> None:
-    """Write them as JSON lines. Raises InputError where the file cannot be written."""
+    """Write them as JSON lines, whole or not at all. Raises InputError where the file cannot be written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w", encoding="utf-8") as file:
+        unfinished = path.with_name(f"{path.name}.unfinished")
+        with unfinished.open("w", encoding="utf-8") as file:
             for each in demonstrations(mixture, count, seed):
                 file.write(json.dumps(each) + "\n")
+        unfinished.replace(path)
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror})") from None
 
