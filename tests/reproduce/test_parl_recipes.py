@@ -9,7 +9,7 @@ from k25.rl.parl.schedules import Course, ParlSchedule
 
 
 @pytest.mark.parametrize("arm", ARMS)
-@pytest.mark.parametrize("share", [1, 0.5, 0.3, 0.15])
+@pytest.mark.parametrize("share", [1, 0.5, 0.3, 0.1])
 def test_auxiliary_rewards_can_fade_to_zero_however_much_a_run_is_shortened(arm: str, share: float) -> None:
     recipe = recipe_of_arm(arm, 0, Path("start"), share=share)
     schedule = ParlSchedule(**recipe.environments[0].options["schedule"])

@@ -33,14 +33,14 @@ ARMS: Mapping[str, Mapping[str, Any]] = {
 TRAINED, HELD_OUT = (2, 4, 8, 16), (3, 6, 12, 20)
 SMALL, LARGE = 2, 16
 BUDGET, LOOSE = 10, 40
-_QUICK_SHARE = 0.15
+_QUICK_SHARE = 0.1
 _CURVES = ("quality", "width", "empty_jobs", "critical_steps", "delegated")
 
 
 def run(trial: Trial) -> dict[str, Measurement]:
     """One seed with all arms; the start is shared by all seeds."""
     if trial.quick:
-        start = begin(trial.shared / "parl-quick", trial.say, demonstrations=400, share=0.05)
+        start = begin(trial.shared / "parl-quick", trial.say, demonstrations=400, share=0.03)
     else:
         start = begin(trial.shared / "parl", trial.say)
     return {arm: trial.once(arm.replace(" ", "-"), partial(learn, arm, trial, start)) for arm in ARMS}
