@@ -21,8 +21,9 @@ from k25.swarm.scripted import ScriptedModel
 
 
 def start(folder):
-    program = subprocess.Popen([sys.executable, world.__file__, folder], stdout=subprocess.PIPE, text=True)
-    assert program.stdout.readline() == "begun\n"
+    # Without a buffer: `communicate` does not see what a buffered `readline` has read ahead.
+    program = subprocess.Popen([sys.executable, world.__file__, folder], stdout=subprocess.PIPE, bufsize=0)
+    assert program.stdout.readline() == b"begun\n"
     return program
 
 
@@ -38,7 +39,7 @@ def killed_and_resumed(folder, moments):
     with start(folder) as program:
         answer = program.communicate(timeout=60)[0]
         assert program.returncode == 0
-    assert answer == world.expected_answer() + "\n"
+    assert answer.decode() == world.expected_answer() + "\n"
     lines = Counter((Path(folder) / "ledger.txt").read_text().splitlines())
     assert set(lines.values()) == {1}
     assert len(lines) == world.WORKERS * world.LINES
