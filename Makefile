@@ -10,7 +10,7 @@ demo: $(READY)
 	$(BIN)/k25 demo $(if $(FULL),--full) $(if $(OUT),--out $(OUT))
 
 test: $(READY)
-	$(BIN)/pytest -m "not slow" -n 2
+	$(BIN)/pytest -m "not slow" -n 2 --timeout 300
 
 # The pages of the docs run one after the other, as some serve on the same port.
 test-slow: $(READY)
@@ -19,7 +19,7 @@ test-slow: $(READY)
 
 # The fast tests, with the lines that they run counted: half as much time again. What runs in child processes is not seen.
 coverage: $(READY)
-	$(BIN)/pytest -m "not slow" -n 2 --cov --cov-report=
+	$(BIN)/pytest -m "not slow" -n 2 --timeout 300 --cov --cov-report=
 	$(BIN)/coverage report
 
 lint: $(READY)

@@ -22,6 +22,9 @@ from cyclopts.exceptions import MissingArgumentError
 from k25.cli.main import app
 from k25.reproduce.registry import find_claim
 
+# A page may hold several runs of minutes, and the first one waits for the demonstration.
+pytestmark = pytest.mark.timeout(3000)
+
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(sh|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
