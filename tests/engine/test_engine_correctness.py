@@ -46,6 +46,7 @@ def crowds(draw):
         prefill_chunk_tokens=draw(st.sampled_from([1, 2, 5, 17, 64])),
         prefix_reuse=draw(st.booleans()),
         vision_cache_bytes=draw(st.sampled_from([0, 10**6])),
+        fixed_shapes=draw(st.booleans()),
     )
     return requests, config
 

@@ -46,7 +46,13 @@ class EngineCore:
             raise InputError(f"cache_bytes {config.cache_bytes} is less than one block of {size} tokens; raise it")
         self.longest = min(model.config.text.max_position_embeddings, blocks * size)
         self.runner = Runner(
-            model, blocks, size, dtype, use_kernels=config.kernels, record_experts=config.record_experts
+            model,
+            blocks,
+            size,
+            dtype,
+            use_kernels=config.kernels,
+            fixed_shapes=config.fixed_shapes,
+            record_experts=config.record_experts,
         )
         self.scheduler = Scheduler(
             BlockPool(blocks),

@@ -4,6 +4,7 @@ Shape suffixes: T tokens of the stream, D hidden, V vocabulary, O vision feature
 """
 
 import dataclasses
+import logging
 from collections.abc import Sequence as Many
 from dataclasses import dataclass
 
@@ -15,10 +16,13 @@ from torch import Tensor
 from k25 import kernels
 from k25.engine.accelerate import KernelDecoder, RowContexts, kernel_decoder
 from k25.engine.choices import ExpertChoices
+from k25.engine.decode_graphs import DecodeGraphs, RecordingError, decode_graphs_apply
 from k25.engine.scheduler import Work
 from k25.model import CachedKeys, CacheView, K25Config, K25Model, KeyReader, LatentCache
 from k25.model.attention import LatentQuery
 from k25.model.decoder import DecoderOutput
+
+_log = logging.getLogger(__name__)
 
 # Up to so many rows the kernels outrun torch's own products; and up to so many rows times kv_lora_rank, attending in
 # the latent space costs less than building keys and values of every head (measured, docs/engine.md).
@@ -75,7 +79,7 @@ def _rows(query: LatentQuery, rows: slice) -> LatentQuery:
 class Runner:
     """The model and its latent cache of `blocks` blocks; with `use_kernels`, compiled kernels for few rows.
 
-    choices: the experts that cached tokens went to, with `record_experts`.
+    choices: the experts that cached tokens went to, with `record_experts`. `fixed_shapes` as in `EngineConfig`.
     """
 
     def __init__(
@@ -86,12 +90,16 @@ class Runner:
         dtype: torch.dtype,
         *,
         use_kernels: bool,
+        fixed_shapes: bool | None = None,
         record_experts: bool = False,
     ) -> None:
         self.model = model
         self.block_size = block_size
         self.device = model.decoder.embedding.weight.device
-        self.cache = LatentCache(model.config.text, blocks * block_size, dtype, self.device)
+        fixed = decode_graphs_apply(model) if fixed_shapes is None else fixed_shapes
+        # Fixed shapes write their padding to one block more.
+        self.cache = LatentCache(model.config.text, (blocks + fixed) * block_size, dtype, self.device)
+        self._graphs = DecodeGraphs(model, self.cache, block_size, spare_block=blocks) if fixed else None
         self.choices = ExpertChoices(model.config.text, blocks, block_size) if record_experts else None
         # Asking compiles the kernels where they are new: now, so that no request has to wait for it.
         self._use_kernels = use_kernels and self.device.type == "cpu" and kernels.available().variant != "torch"
@@ -113,6 +121,12 @@ class Runner:
         embeddings_TD = self._embed(tokens_T, works)
         ends = np.cumsum([w.end - w.start for w in works]) - 1
         rows_R = self._on_device([ends[[w.samples for w in works]]])
+        decoded = self._decode_at_fixed_shapes(embeddings_TD, positions_T, works)
+        if decoded is not None:
+            scores_TV, chosen = decoded
+            if self.choices is not None:
+                self.choices.store(works, chosen)
+            return scores_TV[rows_R]
         if self._fast is not None and len(tokens_T) <= _KERNEL_ROWS:
             absorbed = len(tokens_T) * self.cache.kv_lora_rank <= _ABSORBED_VALUES
             keys = self._contexts(works) if absorbed else self._keys(works)
@@ -125,6 +139,22 @@ class Runner:
         if self._fast is not None and len(rows_R) <= _KERNEL_ROWS:
             return self._fast.logits(hidden_TD[rows_R].float())
         return self.model.logits(hidden_TD[rows_R])
+
+    def _decode_at_fixed_shapes(
+        self, embeddings_TD: Tensor, positions_T: Tensor, works: Many[Work]
+    ) -> tuple[Tensor, list[Tensor]] | None:
+        """As `DecodeGraphs.decode`; None where this step is not one for it."""
+        if self._graphs is None or not all(work.continues for work in works):
+            return None
+        blocks = [work.sequence.blocks[: -(-work.end // self.block_size)] for work in works]
+        if not self._graphs.fit(len(blocks), max(map(len, blocks))):
+            return None
+        try:
+            return self._graphs.decode(embeddings_TD, positions_T, blocks)
+        except RecordingError as error:
+            _log.warning("decoding goes on without CUDA graphs: %s", error)
+            self._graphs = None
+            return None
 
     def _on_device(self, parts: Many[npt.NDArray[np.integer]]) -> Tensor:
         return torch.from_numpy(np.concatenate(parts).astype(np.int64)).to(self.device)

@@ -166,6 +166,8 @@ class EngineConfig:
         prefix_reuse: share the cache blocks of equal prompt beginnings.
         dtype: of the latent cache; the weights' own by default.
         kernels: use the compiled CPU kernels where they exist.
+        fixed_shapes: pad steps that only decode to fixed shapes, each of which a GPU records once as a CUDA graph; None
+            does so on a GPU with 16-bit weights.
         record_experts: keep which experts every token went to, and tell it when a request ends.
     """
 
@@ -179,6 +181,7 @@ class EngineConfig:
     prefix_reuse: bool = True
     dtype: torch.dtype | None = None
     kernels: bool = True
+    fixed_shapes: bool | None = None
     record_experts: bool = False
 
     def __post_init__(self) -> None:

@@ -112,12 +112,13 @@ class LocalDispatch:
 
     def __call__(self, x_TD: Tensor, weights_TK: Tensor, experts_TK: Tensor, run: Experts) -> tuple[Tensor, Tensor]:
         """See `ExpertDispatch`."""
-        order_P = experts_TK.flatten().argsort(stable=True)
-        tokens_per_expert = torch.bincount(experts_TK.flatten(), minlength=self.experts)
-        ends = tokens_per_expert.cumsum(0).to(torch.int32)
+        sorted_P, order_P = experts_TK.flatten().sort(stable=True)
+        # Unlike a count, a search does not make the host wait for a GPU, so it can be part of a CUDA graph.
+        ends = torch.searchsorted(sorted_P, torch.arange(self.experts, device=sorted_P.device), right=True)
+        tokens_per_expert = ends.diff(prepend=ends.new_zeros(1))
         returned_P = torch.empty_like(order_P)
         returned_P[order_P] = torch.arange(len(order_P), device=order_P.device)
-        rows_PD = run(_ToExperts.apply(x_TD, order_P, returned_P), ends)  # type: ignore[no-untyped-call]
+        rows_PD = run(_ToExperts.apply(x_TD, order_P, returned_P), ends.to(torch.int32))  # type: ignore[no-untyped-call]
         unsorted_PD: Tensor = _Permute.apply(rows_PD, returned_P, order_P)  # type: ignore[no-untyped-call]
         outputs_TKD = unsorted_PD.unflatten(0, experts_TK.shape)
         return (weights_TK.to(x_TD.dtype)[:, None] @ outputs_TKD)[:, 0], tokens_per_expert
