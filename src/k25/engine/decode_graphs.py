@@ -101,7 +101,7 @@ class DecodeGraphs:
 
 
 def decode_graphs_apply(model: K25Model) -> bool:
-    """Whether recording pays and can be done: 16 bits on a CUDA device, and experts that do not wait for their loads."""
+    """Whether recording can be done and pays: 16 bits on a CUDA device, and no expert that waits for its load."""
     weight = model.decoder.embedding.weight
     packed = any(isinstance(module, PackedExperts) for module in model.decoder.modules())
     return weight.is_cuda and weight.dtype in (torch.bfloat16, torch.float16) and not packed
