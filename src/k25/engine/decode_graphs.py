@@ -12,6 +12,7 @@ Shape suffixes: T rows, one per request; D hidden, P pages, K context tokens, H 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -123,8 +124,8 @@ class _Step:
         self._tables_TP = torch.full((rows, pages), spare_block, dtype=torch.int64, device=weight.device)
         self._graph: torch.cuda.CUDAGraph | None = None
 
-    def record(self, pool: tuple[int, int]) -> None:
-        """Record the step; until `run` fills them, all rows are padding."""
+    def record(self, pool: Any) -> None:
+        """Record the step, in the memory pool of all recordings; until `run` fills them, all rows are padding."""
         ahead = torch.cuda.Stream()
         ahead.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(ahead):
