@@ -147,6 +147,7 @@ def main(benchmark: str, case_functions: Sequence[CaseFunction]) -> None:
         json_file: Annotated[Path | None, Parameter("--json")] = None,
         quick: bool = False,
         only: str = "",
+        rounds: int | None = None,
     ) -> None:
         """Compare ours with its peers.
 
@@ -154,8 +155,9 @@ def main(benchmark: str, case_functions: Sequence[CaseFunction]) -> None:
             json_file: Write the results to this file as one JSON object.
             quick: Five short rounds, for a first look (under a minute).
             only: Run only the cases whose name contains this text.
+            rounds: How often each case is measured [11; 5 with --quick].
         """
-        rows = list(_rows(case_functions, quick, only))
+        rows = list(_rows(case_functions, quick, only, rounds or (5 if quick else 11)))
         _table(benchmark, rows)
         if json_file is not None:
             report = {
@@ -169,14 +171,14 @@ def main(benchmark: str, case_functions: Sequence[CaseFunction]) -> None:
     App(default_command=run, help=f"Benchmark `{benchmark}`.", version_flags=[])()
 
 
-def _rows(case_functions: Sequence[CaseFunction], quick: bool, only: str) -> Iterable[Row]:
+def _rows(case_functions: Sequence[CaseFunction], quick: bool, only: str, rounds: int) -> Iterable[Row]:
     progress = Console(stderr=True)
     for function in case_functions:
         try:
             for case in function(quick):
                 if only in case.name:
                     progress.print(f"{case.name} ...", style="dim", highlight=False)
-                    yield measure(case, rounds=5 if quick else 11, least_seconds=0.1 if quick else 0.5)
+                    yield measure(case, rounds, least_seconds=0.1 if quick else 0.5)
         except Skip as reason:
             progress.print(f"{function.__name__} skipped: {reason}", style="yellow", highlight=False)
 
