@@ -206,6 +206,32 @@ def test_a_toolset_opens_in_order_and_closes_in_reverse_even_if_closing_fails(co
     assert log == ["open a", "open b", "run", "close b", "close a"]
 
 
+def test_an_agent_that_is_cancelled_again_while_its_tools_close_still_closes_them(context):
+    closed = []
+
+    class Slow(Stateful):
+        async def close(self):
+            await asyncio.sleep(0.05)
+            closed.append(self.name)
+
+    async def cancelled_twice():
+        async def work():
+            async with Toolset("test", [Slow("a", []), Slow("b", [])]).opened(context):
+                await asyncio.sleep(60)
+
+        working = asyncio.create_task(work())
+        await asyncio.sleep(0)
+        working.cancel()
+        # The first step that it makes then is to begin closing.
+        await asyncio.sleep(0)
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
+        return working.cancelled()
+
+    assert asyncio.run(asyncio.wait_for(cancelled_twice(), 30))
+    assert sorted(closed) == ["a", "b"]
+
+
 def test_a_tool_that_cannot_open_closes_the_others(context):
     log = []
     with pytest.raises(OSError, match="no"):

@@ -30,6 +30,7 @@ Failure = Literal["unknown tool", "bad arguments", "time-out", "crash", "refused
 DEFAULT_TIMEOUT = 300.0  # seconds
 OUTPUT_LIMIT = 50_000  # characters of one result
 _GRACE = 1.0  # seconds in which a cancelled tool may tidy up before it is left behind
+_CLOSE_SECONDS = 10.0
 
 
 class ArgumentError(ValueError):
@@ -189,10 +190,25 @@ class Toolset:
             raise
 
     async def close(self) -> None:
-        """Close every opened tool, whatever the others do; a failure to close is not the agent's failure."""
+        """Close every opened tool, whatever the others do; a failure to close is not the agent's failure.
+
+        Cancelled meanwhile, it ends with the cancellation once the tools are closed: they hold processes and browsers.
+        """
         opened, self._opened = self._opened, []
-        closing = (asyncio.wait_for(each.close(), timeout=10) for each in reversed(opened))
-        await asyncio.gather(*closing, return_exceptions=True)
+        tasks = [asyncio.ensure_future(each.close()) for each in reversed(opened)]
+        if not tasks:
+            return
+        closing = asyncio.ensure_future(asyncio.wait(tasks, timeout=_CLOSE_SECONDS))
+        cancelled: asyncio.CancelledError | None = None
+        while not closing.done():
+            try:
+                await asyncio.shield(closing)
+            except asyncio.CancelledError as error:
+                cancelled = error
+        for task in tasks:
+            await _stop(task)
+        if cancelled is not None:
+            raise cancelled
 
     async def call(self, name: str, arguments: str | JsonObject, context: ToolContext) -> ToolOutput:
         """Run one call of the model, whatever it wrote; every failure but cancellation comes back as an output."""
@@ -268,7 +284,7 @@ async def _run(found: Tool, arguments: JsonObject, context: ToolContext) -> Tool
         return ToolOutput.error(f"{found.name} failed: {type(error).__name__}: {error}", "crash")
 
 
-async def _stop(task: "asyncio.Future[ToolOutput]") -> None:
+async def _stop(task: "asyncio.Future[Any]") -> None:
     """Cancel, and wait a little for tidying up; a tool that ignores cancellation is left behind."""
     task.cancel()
     task.add_done_callback(lambda done: done.cancelled() or done.exception())
