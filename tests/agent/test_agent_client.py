@@ -262,6 +262,24 @@ def test_a_limit_serves_in_order_and_survives_cancelled_waiters():
     assert order in ([0, 1, 3, 4, 5], [0, 3, 4, 5])
 
 
+def test_a_waiter_that_is_cancelled_just_before_a_slot_comes_free_is_cancelled():
+    async def run():
+        limit = AdaptiveLimit(1)
+
+        async def wait():
+            async with limit.slot():
+                pass
+
+        async with limit.slot():
+            waiting = asyncio.create_task(wait())
+            await asyncio.sleep(0)
+            waiting.cancel()
+        await asyncio.wait({waiting})
+        return waiting.cancelled()
+
+    assert complete(run())
+
+
 def test_reasoning_goes_back_with_tool_calls_even_if_empty_and_broken_arguments_do_not():
     message = ModelTurn(tool_calls=(ToolCall("a", "step", '{"n": '), ToolCall("b", "step", '"{}"'))).message()
     assert message["reasoning_content"] == ""

@@ -66,7 +66,8 @@ class AdaptiveLimit:
             if turn.done() and not turn.cancelled():
                 self.in_flight -= 1
                 self._admit()
-            else:
+            # Whoever gave a slot back since it was cancelled has passed it over, and taken it from the queue.
+            elif turn in self._waiting:
                 self._waiting.remove(turn)
             raise
 
