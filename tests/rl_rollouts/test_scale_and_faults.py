@@ -65,7 +65,7 @@ def test_ten_thousand_rollouts_run_at_the_same_time_and_none_is_lost():
             gate.set()
             return await collecting, manager
 
-    groups, manager = asyncio.run(all_at_once())
+    groups, manager = asyncio.run(asyncio.wait_for(all_at_once(), 120))
     names = [(rollout.key, rollout.number) for group in groups for rollout in group]
     assert names == [(f"0/{index}", number) for index in range(1250) for number in range(8)]
     assert all(rollout.reward == 1 and rollout.output_tokens == 1 for group in groups for rollout in group)
@@ -102,7 +102,7 @@ def test_cancelling_frees_every_slot(how):
             async with aclosing(manager.groups(requests_of(Trivial(), 20, 8))) as more:
                 return first, await asyncio.wait_for(collect(more), 60)
 
-    first, more = asyncio.run(cancelled())
+    first, more = asyncio.run(asyncio.wait_for(cancelled(), 120))
     assert len(first) == 8
     assert len(more) == 20
 

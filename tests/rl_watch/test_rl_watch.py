@@ -198,7 +198,10 @@ def test_the_command_names_what_is_wrong_in_one_line(tmp_path):
 def test_the_page_command_serves_until_interrupted(tmp_path):
     run_of(tmp_path, 2)
     with subprocess.Popen(command_of(tmp_path, "--page", "--port", 0), stdout=subprocess.PIPE, text=True) as server:
-        line = server.stdout.readline()
-        assert "http://127.0.0.1:" in line
-        server.send_signal(signal.SIGINT)
-        assert server.wait(60) == 0
+        try:
+            line = server.stdout.readline()
+            assert "http://127.0.0.1:" in line
+            server.send_signal(signal.SIGINT)
+            assert server.wait(60) == 0
+        finally:
+            server.kill()  # leaving the block waits for its end, also where it hangs

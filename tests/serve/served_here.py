@@ -6,6 +6,7 @@ import json
 import socket
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,9 @@ import uvicorn
 from k25.engine import Engine, EngineConfig
 from k25.serve import ServerSettings, create_app
 from k25.serve.source import ServedModel, load_source
+
+# Seconds that only a hang exceeds.
+_PATIENCE = 60.0
 
 
 @dataclass
@@ -87,11 +91,14 @@ def serving(config: EngineConfig | None = None, **settings: Any) -> Iterator[Ser
         server = uvicorn.Server(uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=grace))
         thread = threading.Thread(target=lambda: asyncio.run(server.serve([listener])), daemon=True)
         thread.start()
+        end = time.monotonic() + _PATIENCE
         while not server.started:
-            assert thread.is_alive(), "the server did not start"
+            assert thread.is_alive() and time.monotonic() < end, "the server did not start"  # noqa: PT018
+            time.sleep(0.005)
         try:
             yield Server(listener.getsockname()[1], served, engine)
         finally:
             server.should_exit = True
-            thread.join()
+            thread.join(_PATIENCE)
             listener.close()
+            assert not thread.is_alive(), "the server does not end"

@@ -170,7 +170,9 @@ def running_stand_in(app: FastAPI | None = None) -> Iterator[StandIn]:
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="critical", lifespan="off"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
+    end = time.monotonic() + 60
     while not server.started:
+        assert thread.is_alive() and time.monotonic() < end, "the stand-in did not start"  # noqa: PT018
         time.sleep(0.01)
     port = server.servers[0].sockets[0].getsockname()[1]
     stand_in.url = f"http://127.0.0.1:{port}"

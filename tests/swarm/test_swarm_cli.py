@@ -43,9 +43,21 @@ def k25(*arguments, cwd, wait=True, **environment):
     )
     if not wait:
         return program
-    out, err = program.communicate(timeout=60)
+    try:
+        out, err = program.communicate(timeout=60)
+    finally:
+        program.kill()
     assert "Traceback" not in err, err
     return program.returncode, out, err
+
+
+def wait_for(condition, program, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        if program.poll() is not None or time.monotonic() > end:
+            program.kill()
+            raise AssertionError(program.communicate()[1])
+        time.sleep(0.02)
 
 
 def asked(url, run="r", **more):
@@ -78,9 +90,7 @@ def test_a_question_is_answered_and_can_be_looked_at_replayed_and_exported(tmp_p
 def test_ctrl_c_stops_and_resume_goes_on(tmp_path):
     with scripted_server(SCRIPTS, latency=0.4) as (url, received):
         program = k25(*asked(url), cwd=tmp_path, wait=False)
-        while len(received) < 3:
-            assert program.poll() is None, program.communicate()[1]
-            time.sleep(0.02)
+        wait_for(lambda: len(received) >= 3, program)
         program.send_signal(signal.SIGINT)
         out, err = program.communicate(timeout=30)
         assert (program.returncode, out) == (130, "")
@@ -103,8 +113,7 @@ def test_one_branch_is_cancelled_from_outside(tmp_path):
 
     with scripted_server({**SCRIPTS, "small": slow}) as (url, received):
         program = k25(*asked(url), cwd=tmp_path, wait=False)
-        while sum(body["model"] == "small" for _, body in received) < 3:
-            time.sleep(0.02)
+        wait_for(lambda: sum(body["model"] == "small" for _, body in received) >= 3, program)
         victim = next(agent.id for agent in state_of(tmp_path / "r").agents.values() if agent.task == "[2]")
         status, _, err = k25("cancel", "r", victim, "--reason", "enough", cwd=tmp_path)
         assert status == 0, err

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -20,23 +21,27 @@ from k25.swarm.events import RunFinished, RunResumed, RunStopped
 from k25.swarm.scripted import ScriptedModel
 
 
-def start(folder):
+@contextmanager
+def started(folder):
     # Without a buffer: `communicate` does not see what a buffered `readline` has read ahead.
-    program = subprocess.Popen([sys.executable, world.__file__, folder], stdout=subprocess.PIPE, bufsize=0)
-    assert program.stdout.readline() == b"begun\n"
-    return program
+    with subprocess.Popen([sys.executable, world.__file__, folder], stdout=subprocess.PIPE, bufsize=0) as program:
+        try:
+            assert program.stdout.readline() == b"begun\n"
+            yield program
+        finally:
+            program.kill()  # leaving the block waits for its end, also where it hangs
 
 
 def killed_and_resumed(folder, moments):
     """Kill one run at the given moments (seconds after its begin), then let it end; how many kills hit it."""
     hits = 0
     for moment in moments:
-        with start(folder) as program:
+        with started(folder) as program:
             time.sleep(moment)
             program.kill()
             program.communicate()
             hits += program.returncode == -signal.SIGKILL
-    with start(folder) as program:
+    with started(folder) as program:
         answer = program.communicate(timeout=60)[0]
         assert program.returncode == 0
     assert answer.decode() == world.expected_answer() + "\n"

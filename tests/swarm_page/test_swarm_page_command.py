@@ -31,13 +31,16 @@ def address_in(stream):
 def test_the_page_of_an_earlier_run_is_served_until_interrupted(tmp_path, by):
     finished_run(tmp_path, metals=("Gold",))
     with subprocess.Popen([*K25, "page", tmp_path, "--port", "0"], stdout=subprocess.PIPE, text=True) as program:
-        url = address_in(program.stdout)
-        assert "<title>K25 swarm</title>" in page_of(url)
-        updates = urllib.request.urlopen(f"{url}updates", timeout=20)
-        assert b'"question"' in updates.readline()
-        program.send_signal(by)
-        assert program.wait(20) == 0
-        updates.close()
+        try:
+            url = address_in(program.stdout)
+            assert "<title>K25 swarm</title>" in page_of(url)
+            updates = urllib.request.urlopen(f"{url}updates", timeout=20)
+            assert b'"question"' in updates.readline()
+            program.send_signal(by)
+            assert program.wait(20) == 0
+            updates.close()
+        finally:
+            program.kill()  # leaving the block waits for its end, also where it hangs
 
 
 def test_a_run_serves_its_page_while_it_goes_on(tmp_path):
@@ -46,8 +49,11 @@ def test_a_run_serves_its_page_while_it_goes_on(tmp_path):
         with subprocess.Popen(
             [*K25, "question", *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         ) as program:
-            assert "<title>K25 swarm</title>" in page_of(address_in(program.stderr))
-            out, _ = program.communicate(timeout=60)
+            try:
+                assert "<title>K25 swarm</title>" in page_of(address_in(program.stderr))
+                out, _ = program.communicate(timeout=60)
+            finally:
+                program.kill()
     assert (program.returncode, out) == (0, "the answer\n")
 
 
