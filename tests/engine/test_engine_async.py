@@ -98,6 +98,21 @@ def test_who_stops_waiting_for_new_weights_does_not_stop_the_engine(model):
     run(go())
 
 
+def test_who_stops_waiting_while_a_stream_closes_leaves_its_place_free(model):
+    async def go():
+        async with Engine(model) as engine:
+            stream = engine.generate(endless("x"))
+            await anext(stream)
+            with engine._wake:
+                closing = asyncio.create_task(stream.aclose())
+                await asyncio.sleep(0)
+                closing.cancel()
+                await asyncio.gather(closing, return_exceptions=True)
+            await until(lambda: not engine._queues)
+
+    run(go())
+
+
 def test_cancelling_by_name_ends_the_stream_with_that_reason(model):
     async def scenario():
         async with Engine(model) as engine:

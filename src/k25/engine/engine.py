@@ -141,10 +141,15 @@ class Engine:
         """End a request and free its memory; whether it was in flight."""
         if self._thread is None:
             return False
-        event = await self._call(lambda: self._core.cancel(request_id))
-        if event is not None:
-            self._deliver([event])
-        return event is not None
+
+        def end() -> bool:
+            event = self._core.cancel(request_id)
+            # Sent from here, since whoever waits for this may be cancelled meanwhile.
+            if event is not None and self._loop is not None and not self._loop.is_closed():
+                self._loop.call_soon_threadsafe(self._deliver, [event])
+            return event is not None
+
+        return await self._call(end)
 
     def abandon(self, request_id: str) -> None:
         """Cancel without waiting; callable from any thread."""
