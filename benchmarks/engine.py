@@ -1,8 +1,9 @@
-"""The engine against transformers' `generate` on the same random weights: prefill and greedy decode.
+"""The engine against transformers' `generate` and llama.cpp on the same random weights: prefill and greedy decode.
 
 Two K2.5-shaped text models, S of about 70 million parameters and M of about a billion. Ours runs through the
 asynchronous engine, one request per sequence, without prefix reuse; `int4` has its routed experts in the released INT4
-format and is set against the same peer in bf16. Decode figures count generated tokens and include the short prompts.
+format; transformers stays in bf16 beside it, llama.cpp gets the same integers as Q4_0. Decode figures count generated
+tokens and include the short prompts. llama.cpp is compared where `pip install llama-cpp-python gguf` was run.
 
     python benchmarks/engine.py [--quick] [--json FILE] [--only TEXT]
 """
@@ -13,11 +14,16 @@ import dataclasses
 import itertools
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from transformers import AutoModelForCausalLM
 
-from harness import Case, main
+import llama_cpp_peer
+from harness import Case, Skip, main
 from k25.checkpoint import save_model
 from k25.engine import Engine, EngineConfig, GenerationRequest, SamplingParameters
 from k25.model import K25Config, K25Model, initialise, int4, preset
@@ -105,17 +111,45 @@ def cases(name: str, quick: bool) -> Iterator[Case]:
     with tempfile.TemporaryDirectory() as folder:
         save_model(model, folder, overwrite=True)
         peer = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).eval()
+    for label, prompts, count, work in workloads(name, quick, model.config.bos_token_id):
+        for kind, which in (("bf16", model), ("int4", packed)):
+            mine, other = ours(which, prompts, count), theirs(peer, prompts, count)
+            yield Case(f"{name} {kind} {label}", mine, other, PEER, "tokens/s", work=work)
+
+
+def workloads(name: str, quick: bool, vocabulary: int) -> Iterator[tuple[str, list[list[int]], int, float]]:
+    """A label, the prompts, how many tokens to generate, and how many count as work."""
     generator = torch.Generator().manual_seed(1)
-    vocabulary = model.config.bos_token_id
-    shapes = [("prefill 512", 1, 512, 1), ("prefill 2048", 1, 2048, 1)]
     new_tokens = 32 if quick else NEW_TOKENS[name]
+    shapes = [("prefill 512", 1, 512, 1), ("prefill 2048", 1, 2048, 1)]
     shapes += [(f"decode batch {batch}", batch, SHORT_PROMPT, new_tokens) for batch in (1, 8, 32)]
     for label, batch, length, count in shapes:
         prompts = torch.randint(0, vocabulary, (batch, length), generator=generator).tolist()
-        work = batch * (length if count == 1 else count)
-        for kind, which in (("bf16", model), ("int4", packed)):
-            mine, other = ours(which, prompts, count), theirs(peer, prompts, count)
-            yield Case(f"{name} {kind} {label}", mine, other, PEER, "tokens/s", work=float(work))
+        yield label, prompts, count, float(batch * (length if count == 1 else count))
+
+
+def llama_cpp_cases(name: str, quick: bool) -> Iterator[Case]:
+    """The same work in llama.cpp, after a look whether it computes the same."""
+    if absent := llama_cpp_peer.missing():
+        raise Skip(f"not installed: {', '.join(absent)}")
+    model = random_model(name)
+    for kind, which in (("bf16", model), ("int4", with_int4_experts(model))):
+        with tempfile.TemporaryDirectory() as folder:
+            peer = llama_cpp_peer.LlamaCppModel(which, Path(folder))
+        llama_cpp_peer.require_agreement(kind, which, peer)
+        for label, prompts, count, work in workloads(name, quick, model.config.bos_token_id):
+            rows = np.array(prompts, dtype=np.int32)
+            with peer.context(len(rows), rows.shape[1] + count) as context:
+                mine = ours(which, prompts, count)
+                other = partial(exhaust, context, rows, count)
+                yield Case(f"{name} {kind} {label} in llama.cpp", mine, other, "llama.cpp", "tokens/s", work=work)
+        peer.close()
+
+
+def exhaust(context: llama_cpp_peer.LlamaCpp, rows: NDArray[np.int32], new_tokens: int) -> None:
+    """Generate for all rows at once."""
+    for _ in context.logits(rows, new_tokens):
+        pass
 
 
 def small(quick: bool) -> Iterator[Case]:
@@ -128,5 +162,15 @@ def medium(quick: bool) -> Iterator[Case]:
     return iter(()) if quick else cases("M", quick)
 
 
+def small_in_llama_cpp(quick: bool) -> Iterator[Case]:
+    """The small one against llama.cpp."""
+    return llama_cpp_cases("S", quick)
+
+
+def medium_in_llama_cpp(quick: bool) -> Iterator[Case]:
+    """The medium one against llama.cpp; not in the quick run."""
+    return iter(()) if quick else llama_cpp_cases("M", quick)
+
+
 if __name__ == "__main__":
-    main("engine", [small, medium])
+    main("engine", [small, medium, small_in_llama_cpp, medium_in_llama_cpp])
