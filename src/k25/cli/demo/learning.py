@@ -11,7 +11,7 @@ from k25.train.start import EXPORT
 from k25.train.tokenizer_recipe import load_tokenizer_recipe, train_from_recipe
 
 # Stages in order, and the share of each recipe's steps that the shortened demonstration runs.
-SHARES = {"vision": 0.8, "joint": 0.25, "long-context": 0.25, "sft": 0.4}
+SHARES = {"vision": 0.8, "joint": 0.25, "long-context": 0.25, "sft": 0.27}
 
 
 def learn(stage: str, place: Place) -> Measured:
