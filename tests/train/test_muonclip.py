@@ -179,6 +179,22 @@ def test_a_checkpoint_taken_before_the_first_image_can_be_resumed(tmp_path):
         assert torch.equal(weight, resumed.get_parameter(name)), name
 
 
+@pytest.mark.parametrize(("native", "dtype"), [(True, "bfloat16"), (False, "float32")])
+def test_newton_schulz_takes_bfloat16_by_itself_only_where_the_cpu_has_it(monkeypatch, native, dtype):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": native})
+    stepped = {}
+    for setting in ("auto", "bfloat16", "float32"):
+        model = small_model()
+        config = CONFIG.model_copy(update={"newton_schulz_dtype": setting})
+        run(model, MuonClip(model, config), range(1))
+        stepped[setting] = weights(model)
+    other = {"bfloat16": "float32", "float32": "bfloat16"}[dtype]
+    same = {
+        setting: all(torch.equal(stepped["auto"][n], w) for n, w in stepped[setting].items()) for setting in stepped
+    }
+    assert same == {"auto": True, dtype: True, other: False}
+
+
 @pytest.mark.parametrize("field", [{"muon_lr": -1}, {"momentum": 1.0}, {"newton_schulz_dtype": "float16"}, {"lr": 1}])
 def test_contradictory_settings_are_refused(field):
     with pytest.raises(ValueError, match=next(iter(field))):

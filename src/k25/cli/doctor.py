@@ -144,11 +144,15 @@ def _is_installed(name: str) -> bool:
 def _torch() -> Finding:
     import torch
 
+    from k25.model.precision import multiplies_bfloat16
+
     if torch.cuda.is_available():
         names = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
         return Finding("torch", "yes", f"{torch.__version__} with {', '.join(names)}")
     remedy = "" if sys.platform == "darwin" else "a CUDA build of torch, on a machine with a GPU"
-    return Finding("torch", "partly", f"{torch.__version__}, no GPU; threads: {torch.get_num_threads()}", remedy)
+    bfloat16 = "fast" if multiplies_bfloat16(torch.device("cpu")) else "slow: train in float32"
+    found = f"{torch.__version__}, no GPU; threads: {torch.get_num_threads()}; bfloat16 products: {bfloat16}"
+    return Finding("torch", "partly", found, remedy)
 
 
 def _kernels() -> Finding:

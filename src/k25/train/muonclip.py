@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.adamw import adamw
 
+from k25.model.precision import multiplies_bfloat16
 from k25.train.optimiser_config import OptimizerConfig
 from k25.train.parameter_groups import parameter_groups
 from k25.train.sharded_matrices import MatrixUpdate, local, orthogonal_shards
@@ -35,7 +36,7 @@ class MuonClip(torch.optim.Optimizer):
             group["initial_lr"] = group["lr"]
         defaults = {"parts": 1, "momentum": config.momentum, "betas": config.adamw_betas, "eps": config.adamw_eps}
         super().__init__(groups, defaults)
-        self._newton_schulz_dtype = getattr(torch, config.newton_schulz_dtype)
+        self._newton_schulz_dtype = config.newton_schulz_dtype
         # A checkpoint taken before every part of the network has seen a gradient must hold the whole state.
         for group in self.param_groups:
             self._prepare([parameter for parameter in group["params"] if parameter.requires_grad], group["algorithm"])
@@ -69,12 +70,17 @@ class MuonClip(torch.optim.Optimizer):
             torch._foreach_add_(momenta, gradients)
             nesterov = torch._foreach_add(gradients, momenta, alpha=group["momentum"])
             updates += [MatrixUpdate(*pair, group["parts"]) for pair in zip(parameters, nesterov, strict=True)]
-        shards = orthogonal_shards(updates, self._newton_schulz_dtype)
+        shards = orthogonal_shards(updates, self._newton_schulz_precision(updates)) if updates else []
         orthogonal = {update.parameter: shard for update, shard in zip(updates, shards, strict=True)}
         for group, parameters, _ in stepped:
             weights = [local(parameter) for parameter in parameters]
             torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
             torch._foreach_add_(weights, [orthogonal[parameter] for parameter in parameters], alpha=-group["lr"])
+
+    def _newton_schulz_precision(self, updates: list[MatrixUpdate]) -> torch.dtype:
+        if self._newton_schulz_dtype != "auto":
+            return torch.float32 if self._newton_schulz_dtype == "float32" else torch.bfloat16
+        return torch.bfloat16 if multiplies_bfloat16(updates[0].parameter.device) else torch.float32
 
     def _adamw(self, group: dict[str, Any]) -> None:
         parameters, gradients = _with_gradients(group)

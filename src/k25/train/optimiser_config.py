@@ -22,9 +22,9 @@ class OptimizerConfig(BaseModel):
         momentum: Muon's.
         adamw_betas: AdamW's decay rates of the first and second moment.
         adamw_eps: AdamW's.
-        newton_schulz_dtype: precision of the orthogonalisation. bfloat16 takes 0.4 to 0.5 of float32's time where the
-            processor has bfloat16 arithmetic, accelerator or not; float32 keeps runs on different numbers of ranks
-            comparable to the last digits.
+        newton_schulz_dtype: precision of the orthogonalisation. "auto" is bfloat16, which takes 0.4 to 0.5 of float32's
+            time, but float32 on a CPU without bfloat16 arithmetic, where bfloat16 takes ten times as long and more.
+            float32 keeps runs on different numbers of ranks or machines comparable to the last digits.
         qk_clip_tau: largest attention logit that QK-Clip lets stand; "off" switches it off.
         balance_step: change of an expert's selection bias per step.
     """
@@ -38,6 +38,6 @@ class OptimizerConfig(BaseModel):
     momentum: _BelowOne = 0.95
     adamw_betas: tuple[_BelowOne, _BelowOne] = (0.9, 0.95)
     adamw_eps: _Positive = 1e-8
-    newton_schulz_dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    newton_schulz_dtype: Literal["auto", "bfloat16", "float32"] = "auto"
     qk_clip_tau: PositiveOrOff = 100.0
     balance_step: _NotNegative = 1e-3
