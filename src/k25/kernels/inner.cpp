@@ -46,9 +46,10 @@ void tile(const Matrix& matrix, int64_t block, const Rows& x, const int32_t* ind
           } else {
 #pragma GCC unroll 4
             for (int n = 0; n < N; ++n) {
-              const v16f even = INT4 ? __builtin_convertvector((v16i)(word[n] >> (4 * j) & 15), v16f) - 8.0f : (v16f)(word[n] << 16);
-              const v16f odd = INT4 ? __builtin_convertvector((v16i)(word[n] >> (16 + 4 * j) & 15), v16f) - 8.0f
-                                    : (v16f)(word[n] & 0xffff0000u);
+              const v16f even = INT4 ? convert<v16f>(same_bits<v16i>(word[n] >> (4 * j) & 15)) - 8.0f
+                                     : same_bits<v16f>(word[n] << 16);
+              const v16f odd = INT4 ? convert<v16f>(same_bits<v16i>(word[n] >> (16 + 4 * j) & 15)) - 8.0f
+                                    : same_bits<v16f>(word[n] & 0xffff0000u);
               sum[m][n] += even * rows[m][input];
               sum[m][n] += odd * rows[m][input + 1];
             }
@@ -100,32 +101,8 @@ void swiglu(const float* gate, const float* up, int64_t count, float* out) {
   }
 }
 
-// Lane l of the result: lane l and l ^ HALF of `a` where bit HALF of l is clear, of `b` where it is set.
-template <int HALF>
-inline v16f fold(v16f a, v16f b) {
-  v16i own, other;
-  for (int l = 0; l < LANES; ++l) own[l] = l + (l & HALF ? LANES : 0), other[l] = (l ^ HALF) + (l & HALF ? LANES : 0);
-#if defined(__clang__)
-  v16f first, second;
-  for (int l = 0; l < LANES; ++l) {
-    first[l] = own[l] < LANES ? a[own[l]] : b[own[l] - LANES];
-    second[l] = other[l] < LANES ? a[other[l]] : b[other[l] - LANES];
-  }
-  return first + second;
-#else
-  return __builtin_shuffle(a, b, own) + __builtin_shuffle(a, b, other);
-#endif
-}
-
-template <int HALF>
-inline v16f swap_lanes(v16f a) {
-  v16f other;
-  for (int l = 0; l < LANES; ++l) other[l] = a[l ^ HALF];
-  return other;
-}
-
 inline float maximum(v16f a) {
-  auto with = [&](v16f b) { a = a > b ? a : b; };
+  auto with = [&](v16f b) { a = select(a > b, a, b); };
   with(swap_lanes<8>(a));
   with(swap_lanes<4>(a));
   with(swap_lanes<2>(a));
@@ -157,9 +134,10 @@ template <bool DOT, class K>
 void scores(const Attention& a, const K* const* keys, int count, float (*out)[KEY_BLOCK]) {
   using R = Reader<DOT, K>;
   using Q = std::conditional_t<DOT, bf16, float>;
+  constexpr int SIDE = MANY_REGISTERS ? 4 : 2;  // of the square of sums that stays in registers
   for (int h = 0; h < a.heads; h += 4)
     for (int k = 0; k < count; k += 4) {
-      v16f sums[16] = {};
+      v16f sums[16];
       const Q* query[4];
       const K* key[4];
 #pragma GCC unroll 4
@@ -167,23 +145,31 @@ void scores(const Attention& a, const K* const* keys, int count, float (*out)[KE
         query[i] = (const Q*)a.query + std::min(h + i, a.heads - 1) * a.query_stride;
         key[i] = keys[std::min(k + i, count - 1)];
       }
-      const auto step = [&](int64_t b, auto... part) __attribute__((always_inline)) {
-        typename R::V loaded[4];
+      for (int i0 = 0; i0 < 4; i0 += SIDE)
+        for (int j0 = 0; j0 < 4; j0 += SIDE) {
+          v16f sum[SIDE][SIDE] = {};
+          const auto step = [&](int64_t b, auto... part) __attribute__((always_inline)) {
+            typename R::V loaded[SIDE];
 #pragma GCC unroll 4
-        for (int i = 0; i < 4; ++i) loaded[i] = R::key(key[i] + b, part...);
+            for (int j = 0; j < SIDE; ++j) loaded[j] = R::key(key[j0 + j] + b, part...);
 #pragma GCC unroll 4
-        for (int i = 0; i < 4; ++i) {
-          const auto asked = Reader<DOT, Q>::key(query[i] + b, part...);
+            for (int i = 0; i < SIDE; ++i) {
+              const auto asked = Reader<DOT, Q>::key(query[i0 + i] + b, part...);
 #pragma GCC unroll 4
-          for (int j = 0; j < 4; ++j) {
-            if constexpr (DOT) sums[4 * i + j] = dot_pairs(sums[4 * i + j], asked, loaded[j]);
-            else sums[4 * i + j] += asked * loaded[j];
-          }
+              for (int j = 0; j < SIDE; ++j) {
+                if constexpr (DOT) sum[i][j] = dot_pairs(sum[i][j], asked, loaded[j]);
+                else sum[i][j] += asked * loaded[j];
+              }
+            }
+          };
+          int64_t b = 0;
+          for (; b + R::STEP <= a.width; b += R::STEP) step(b);
+          if (b < a.width) step(b, a.width - b);
+#pragma GCC unroll 4
+          for (int i = 0; i < SIDE; ++i)
+#pragma GCC unroll 4
+            for (int j = 0; j < SIDE; ++j) sums[4 * (i0 + i) + j0 + j] = sum[i][j];
         }
-      };
-      int64_t b = 0;
-      for (; b + R::STEP <= a.width; b += R::STEP) step(b);
-      if (b < a.width) step(b, a.width - b);
       const v16f all = sums_of_16(sums) * a.scale;
       for (int i = 0; i < 4 && h + i < a.heads; ++i)
         for (int j = 0; j < 4 && k + j < count; ++j) out[h + i][k + j] = all[4 * i + j];
@@ -258,7 +244,7 @@ void attend_rows(const Attention& a) {
       v16f most = load<v16f>(weights[h]);
       for (int k = LANES; k < padded; k += LANES) {
         const v16f next = load<v16f>(weights[h] + k);
-        most = most > next ? most : next;
+        most = select(most > next, most, next);
       }
       const float peak = std::max(largest[h], maximum(most));
       if (peak > largest[h]) {
@@ -271,7 +257,7 @@ void attend_rows(const Attention& a) {
       }
       for (int k = 0; k < padded; k += LANES) {
         const v16f raw = load<v16f>(weights[h] + k);
-        const v16f weight = raw == -INFINITY ? v16f{} : exponential(raw - peak);
+        const v16f weight = select(raw == -INFINITY, v16f{}, exponential(raw - peak));
         total[h] += weight;
         store(weights[h] + k, weight);
       }
@@ -334,14 +320,15 @@ void add_scaled(const float* x, float weight, int64_t count, float* sum) {
 // The largest value and its first place; not a number where any value is none.
 Best best(const float* x, int64_t count) {
   v16f most = splat(-INFINITY);
-  v16i place{}, wrong{}, here;
-  for (int l = 0; l < LANES; ++l) here[l] = l;
+  int32_t first[LANES];
+  for (int l = 0; l < LANES; ++l) first[l] = l;
+  v16i place{}, wrong{}, here = load<v16i>(first);
   const int64_t whole = count / LANES * LANES;
   for (int64_t i = 0; i < whole; i += LANES, here += LANES) {
     const v16f value = load<v16f>(x + i);
     wrong |= value != value;
-    place = value > most ? here : place;
-    most = value > most ? value : most;
+    place = select(value > most, here, place);
+    most = select(value > most, value, most);
   }
   Best found{0, -INFINITY};
   bool number = true;
