@@ -11,7 +11,7 @@ from pathlib import Path
 from k25.reproduce.answers import accuracies, ask_checkpoint
 from k25.reproduce.claim import Check, Claim, Curve, Measurement, Reading, Trial
 from k25.reproduce.findings import Findings
-from k25.reproduce.nano import fine_tuned
+from k25.reproduce.nano import TEXT_ONLY, fine_tuned
 from k25.reproduce.rl_runs import curve, rl_recipe, train_policy
 
 BEFORE, VISUAL, RANDOM, TEXT = "before", "visual", "random reward", "text"
@@ -24,7 +24,7 @@ _QUICK = ("steps=2", "schedule.stable=2", "prompts_per_step=2", "group_size=4")
 
 def run(trial: Trial) -> dict[str, Measurement]:
     """Every stage of the nano network, then every arm from there."""
-    start = fine_tuned(trial.shared, trial.seed, trial.say, quick=trial.quick)
+    start = fine_tuned(trial.shared, trial.seed, trial.say, quick=trial.quick, stage=TEXT_ONLY)
     arms = {BEFORE: trial.once(BEFORE, lambda: Measurement(_accuracies(start, quick=trial.quick)))}
     for arm in (VISUAL, RANDOM, TEXT):
         arms[arm] = trial.once(arm.replace(" ", "-"), partial(_train, trial, arm, start))

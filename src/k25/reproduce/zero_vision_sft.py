@@ -1,6 +1,6 @@
 """Fine-tuning on text alone, and on text with pictures, from one network (Kimi K2.5 report, section 2.2).
 
-The text arm is the nano recipe's own fine-tuning. In the other arm a part of the plain answers makes room for
+The text arm is `nano/sft-text-only`. In the other arm a part of the plain answers makes room for
 conversations that show a picture. Both are asked the same: questions about a picture that is shown, and questions that
 name a picture's file, which a program in the tool `python` can answer.
 """
@@ -10,7 +10,7 @@ from pathlib import Path
 from k25.reproduce.answers import accuracies, ask_checkpoint, valid_share
 from k25.reproduce.claim import Check, Claim, Measurement, Reading, Trial
 from k25.reproduce.findings import Findings
-from k25.reproduce.nano import STAGES, fine_tuned, pretrained
+from k25.reproduce.nano import STAGES, TEXT_ONLY, fine_tuned, pretrained
 from k25.reproduce.stages import recipe_of, shortened, train_stage
 from k25.train.recipe import Recipe
 
@@ -30,7 +30,7 @@ def run(trial: Trial) -> dict[str, Measurement]:
     """Two fine-tunings of one network."""
 
     def text() -> Measurement:
-        return _measure(trial, fine_tuned(trial.shared, trial.seed, trial.say, quick=trial.quick))
+        return _measure(trial, fine_tuned(trial.shared, trial.seed, trial.say, quick=trial.quick, stage=TEXT_ONLY))
 
     def text_and_vision() -> Measurement:
         base = pretrained(trial.shared, trial.seed, trial.say, quick=trial.quick)
@@ -41,7 +41,7 @@ def run(trial: Trial) -> dict[str, Measurement]:
 
 
 def _with_pictures(trial: Trial, base: Path) -> Recipe:
-    recipe = recipe_of("nano/sft", seed=trial.seed, tokenizer=trial.shared / "tokenizer", start_from=base)
+    recipe = recipe_of(f"nano/{TEXT_ONLY}", seed=trial.seed, tokenizer=trial.shared / "tokenizer", start_from=base)
     table = recipe.table()
     sources = table["data"]["sources"]
     sources["answers"]["weight"] -= _PICTURES

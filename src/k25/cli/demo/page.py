@@ -28,7 +28,7 @@ _RUNS: Mapping[str, tuple[str, Figures]] = {
     "vision": ("Captions", _TRAINING),
     "joint": ("Text with pictures", _TRAINING),
     "long-context": ("Long texts", _TRAINING),
-    "sft": ("Text-only fine-tuning", _TRAINING),
+    "sft": ("Fine-tuning", _TRAINING),
     "rl": ("Reinforcement learning", _REWARD),
     "parl/start": ("Imitation of the orchestrator", _TRAINING),
     "parl/run": ("PARL", _PARL),
