@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("playwright.sync_api", reason="needs Playwright")
 
-from browser import CHROMIUM, running_browser
+from browser import CHROMIUM, PATIENCE, running_browser
 from fastapi import FastAPI
 from openai_stand_in import running_stand_in
 
@@ -37,7 +37,7 @@ def page(browser, server):
     """The loaded page; the test fails if a script failed, something was blocked or fetched from elsewhere."""
     context = browser.new_context(permissions=["clipboard-read", "clipboard-write"])
     opened = context.new_page()
-    opened.set_default_timeout(15_000)
+    opened.set_default_timeout(PATIENCE)
     problems: list[str] = []
     opened.on("pageerror", lambda error: problems.append(str(error)))
     opened.on("console", lambda said: problems.append(said.text) if "Content Security" in said.text else None)

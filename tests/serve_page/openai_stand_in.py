@@ -1,6 +1,7 @@
 """An OpenAI-compatible server that answers by script: what a model would say is decided by the test.
 
-A script is a list of steps, played in order: a delta to stream, a pause, a break of the connection, or a whole refusal.
+A script is a list of steps, played in order: a delta to stream, a pause, a wait for the test, a break of the
+connection, or a whole refusal.
 """
 
 import asyncio
@@ -40,6 +41,20 @@ class Pause:
     """Nothing is sent for a while."""
 
     seconds: float
+
+
+class Hold:
+    """Nothing is sent until the test says so: what it looks at stays as it is however slow the machine is."""
+
+    def __init__(self) -> None:
+        self._released = threading.Event()
+
+    def release(self) -> None:
+        self._released.set()
+
+    async def over(self) -> None:
+        while not self._released.is_set():
+            await asyncio.sleep(0.005)
 
 
 @dataclass(frozen=True)
@@ -131,6 +146,8 @@ class StandIn:
                     await asyncio.sleep(self.seconds_per_delta)
                 elif isinstance(step, Pause):
                     await asyncio.sleep(step.seconds)
+                elif isinstance(step, Hold):
+                    await step.over()
                 elif isinstance(step, Raw):
                     yield step.data
                 elif isinstance(step, Break):

@@ -4,7 +4,7 @@ import base64
 import json
 
 import pytest
-from openai_stand_in import Break, Finish, Pause, Refuse, call, say, think
+from openai_stand_in import Break, Finish, Hold, Pause, Refuse, call, say, think
 from PIL import Image
 from playwright.sync_api import expect
 
@@ -36,19 +36,23 @@ def ask_and_wait(page, text):
 
 
 def test_an_answer_streams_onto_the_page(page, server):
-    server.answer(say("Blue"), Pause(1), say(" sky."), Finish())
+    rest = Hold()
+    server.answer(say("Blue"), rest, say(" sky."), Finish())
     ask(page, "Which sky?")
     expect(answers(page)).to_have_text("Blue")
+    rest.release()
     expect(answers(page)).to_have_text("Blue sky.")
     assert server.bodies[-1]["messages"] == [{"role": "user", "content": "Which sky?"}]
     assert server.bodies[-1]["thinking"] == {"type": "enabled"}
 
 
 def test_thinking_is_open_while_it_lasts_and_folds_when_the_answer_begins(page, server):
-    server.answer(think("Let me ", "see."), Pause(1), say("Done."), Pause(0.5), Finish())
+    answer = Hold()
+    server.answer(think("Let me ", "see."), answer, say("Done."), Finish())
     ask(page, "q")
     expect(page.locator(".thoughts")).to_be_visible()
     expect(page.locator(".thoughts")).to_have_text("Let me see.")
+    answer.release()
     expect(answers(page)).to_have_text("Done.")
     expect(page.locator(".thoughts")).to_be_hidden()
     page.get_by_text("Thought for").click()
@@ -56,10 +60,12 @@ def test_thinking_is_open_while_it_lasts_and_folds_when_the_answer_begins(page, 
 
 
 def test_a_panel_that_the_user_opened_stays_open(page, server):
-    server.answer(think("hm"), Pause(1), say("one "), Pause(1), say("two"), Finish())
+    rest = Hold()
+    server.answer(think("hm"), say("one "), rest, say("two"), Finish())
     ask(page, "q")
     expect(answers(page)).to_have_text("one")
     page.get_by_text("Thought for").click()
+    rest.release()
     expect(answers(page)).to_have_text("one two")
     expect(page.locator(".thoughts")).to_be_visible()
 
@@ -283,6 +289,38 @@ def test_tools_that_are_no_json_are_named_before_anything_is_sent(page, server):
     ask(page, "q")
     expect(page.locator("#notice")).to_contain_text("tools:")
     assert not server.bodies
+
+
+def test_a_question_that_is_faster_than_the_list_of_models_waits_for_it(page, server):
+    server.answer(say("ok"), Finish())
+    asked = []
+    page.route("**/v1/models", lambda route: asked.append(route))
+    page.reload()
+    ask(page, "q")
+    expect(page.locator(".answer")).to_have_attribute("aria-busy", "true")
+    assert not server.bodies
+    asked[0].continue_()
+    expect(answers(page)).to_have_text("ok")
+    assert server.bodies[-1]["model"] == "kimi-k2.5"
+
+
+def test_a_question_that_waits_for_the_list_of_models_can_be_stopped(page, server):
+    page.route("**/v1/models", lambda _: None)
+    page.reload()
+    ask(page, "q")
+    page.get_by_role("button", name="Stop").click()
+    expect(page.locator(".counts")).to_contain_text("stopped")
+    assert not server.bodies
+
+
+def test_a_list_of_models_that_failed_is_asked_for_again_with_the_next_question(page, server):
+    server.answer(say("ok"), Finish())
+    page.route("**/v1/models", lambda route: route.abort(), times=1)
+    page.reload()
+    expect(page.locator("#notice")).to_contain_text("The server cannot be reached.")
+    ask(page, "q")
+    expect(answers(page)).to_have_text("ok")
+    assert server.bodies[-1]["model"] == "kimi-k2.5"
 
 
 def test_one_of_several_models_can_be_chosen(page, server):

@@ -120,7 +120,6 @@ def test_any_text_becomes_known_elements_and_growing_it_changes_nothing(render, 
 
 
 def test_hostile_lengths_take_no_time(page):
-    page.set_default_timeout(20_000)
     for text in ("*a " * 30_000, "`" * 50_001, "[" * 50_000, "**" * 30_000, "> " * 20_000, "- " * 5_000, "|-" * 30_000):
         page.evaluate(RENDER, [text])
 

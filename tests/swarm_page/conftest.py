@@ -4,7 +4,7 @@ import pytest
 
 pytest.importorskip("playwright.sync_api", reason="needs Playwright")
 
-from browser import CHROMIUM, running_browser
+from browser import CHROMIUM, PATIENCE, running_browser
 from swarm_page_world import running_page
 
 
@@ -28,7 +28,7 @@ def open_page(browser):
         context = browser.new_context(viewport={"width": 1400, "height": 900}, **options)
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(15_000)
+        page.set_default_timeout(PATIENCE)
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.on("console", lambda said: problems.append(said.text) if is_problem(said) else None)
         page.on("request", lambda sent: None if sent.url.startswith((url, "data:")) else problems.append(sent.url))

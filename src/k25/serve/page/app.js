@@ -4,7 +4,7 @@ import { previewElement, readAttachment, usedBytes } from "./attachments.js";
 import { addChunk, answer, question, waitsForResults, wireMessages } from "./conversation.js";
 import { copyText, element, iconButton } from "./dom.js";
 import * as settings from "./settings.js";
-import { ApiError, streamChat } from "./stream.js";
+import { ApiError, streamChat, unlessAborted } from "./stream.js";
 import { AnswerView, questionView } from "./view.js";
 
 const byId = (id) => document.getElementById(id);
@@ -82,7 +82,8 @@ async function respond() {
   scrollToEnd();
   const redraw = redrawOncePerFrame(views.at(-1));
   try {
-    await streamChat(body, settings.key(), running.signal, (chunk) => {
+    const model = await unlessAborted(settings.model(), running.signal);
+    await streamChat({ model, ...body }, settings.key(), running.signal, (chunk) => {
       addChunk(turn, chunk);
       redraw();
     });

@@ -35,12 +35,12 @@ export function system() {
   return field("system").value.trim();
 }
 
-// Request fields; empty settings are left to the server. Throws an Error that names a wrong setting.
+// Request fields but for the model; empty settings are left to the server. Throws an Error that names a wrong setting.
 export function requestFields() {
   for (const name of ["temperature", "max-tokens"]) {
     if (!field(name).validity.valid) throw new Error(`${name.replace("-", " ")}: ${field(name).validationMessage}`);
   }
-  const fields = { model: field("model").value, thinking: { type: mode() === "thinking" ? "enabled" : "disabled" } };
+  const fields = { thinking: { type: mode() === "thinking" ? "enabled" : "disabled" } };
   if (field("temperature").value) fields.temperature = field("temperature").valueAsNumber;
   if (field("max-tokens").value) fields.max_completion_tokens = field("max-tokens").valueAsNumber;
   const tools = parsedTools();
@@ -65,8 +65,22 @@ export function openSettings() {
   field("settings-dialog").showModal();
 }
 
+let listing = Promise.resolve(); // the list of models that was asked for last
+
 // Fills the list of models. Throws what the server says, and opens the settings where it wants a key.
-export async function loadModels() {
+export function loadModels() {
+  listing = fillModels();
+  return listing;
+}
+
+// The chosen model. A question may be faster than the list, or come after one that failed: then this waits or asks again.
+export async function model() {
+  await listing.catch(() => {});
+  if (!field("model").value) await loadModels();
+  return field("model").value;
+}
+
+async function fillModels() {
   const chosen = field("model").value || stored().model;
   try {
     const names = await listModels(key());

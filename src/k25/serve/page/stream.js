@@ -42,6 +42,14 @@ async function reached(promise) {
   }
 }
 
+// What the promise brings, or the AbortError of `signal` as soon as it is aborted.
+export function unlessAborted(promise, signal) {
+  const aborted = new Promise((_, reject) => {
+    signal.addEventListener("abort", () => reject(signal.reason), { once: true });
+  });
+  return Promise.race([promise, aborted]);
+}
+
 export async function listModels(key) {
   const response = await reached(fetch("/v1/models", { headers: headers(key) }));
   if (!response.ok) throw await refusal(response);
