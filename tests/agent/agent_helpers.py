@@ -65,9 +65,12 @@ def plain(status: int, body: str, *headers: str) -> bytes:
 
 
 class RawServer:
-    """Answers each request with the next of its raw answers, the last one again and again. `None` is silence."""
+    """Answers each request with the next of its raw answers, the last one again and again.
 
-    def __init__(self, *answers: bytes | None) -> None:
+    `None` is silence; an answer in two pieces is sent with a pause between them.
+    """
+
+    def __init__(self, *answers: bytes | tuple[bytes, bytes] | None) -> None:
         self.answers = list(answers)
         self.bodies: list[dict[str, Any]] = []
         self.headers: list[bytes] = []
@@ -92,7 +95,9 @@ class RawServer:
             if answer is None:
                 await reader.read()
             else:
-                writer.write(answer)
-                await writer.drain()
+                for piece in [answer] if isinstance(answer, bytes) else answer:
+                    writer.write(piece)
+                    await writer.drain()
+                    await asyncio.sleep(0 if piece is answer else 0.05)
         finally:
             writer.close()

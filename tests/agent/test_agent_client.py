@@ -12,7 +12,8 @@ from k25.errors import InputError
 
 HELLO = [{"role": "user", "content": "Hello"}]
 STEP = {"type": "function", "function": {"name": "step", "parameters": {"type": "object", "properties": {"n": {}}}}}
-QUICK = Patience(first_wait=0.001, longest_wait=0.002, attempts=4, first_token=0.3, between_tokens=0.3)
+QUICK = Patience(first_wait=0.001, longest_wait=0.002, attempts=4)
+HASTY = Patience(first_wait=0.001, attempts=4, first_token=1.0, between_tokens=1.0)  # only for servers that fall silent
 GOOD = sse(delta(content="Hi"), delta("stop"))
 SECTION = "<|tool_calls_section_begin|><|tool_call_begin|>functions.step:0<|tool_call_argument_begin|>"
 SECTION_END = "<|tool_call_end|><|tool_calls_section_end|>"
@@ -155,7 +156,8 @@ FAULTS = {
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_failed_attempt_is_made_again_and_noted(fault):
     retries = []
-    turn, server = ask(FAULTS[fault], GOOD, retries=retries)
+    patience = HASTY if fault.startswith("silence") else QUICK
+    turn, server = ask(FAULTS[fault], GOOD, retries=retries, patience=patience)
     assert turn.content == "Hi"
     assert len(server.bodies) == 2
     assert [retry.attempt for retry in retries] == [1]
@@ -168,9 +170,25 @@ def test_a_refused_connection_is_tried_as_often_as_allowed():
         async with HttpModelClient(Endpoint("http://127.0.0.1:1", "m", patience=QUICK)) as client:
             await client.complete(ModelRequest(HELLO, on_retry=retries.append))
 
-    with pytest.raises(ModelError, match="after 4 attempts"):
+    with pytest.raises(ModelError, match=r"cannot connect to 127\.0\.0\.1:1 \(Connection refused\).*after 4 attempts"):
         complete(run())
     assert len(retries) == 3
+
+
+def test_a_server_whose_name_nobody_knows_is_named():
+    async def run():
+        endpoint = Endpoint("http://nowhere.invalid", "m", patience=Patience(attempts=1))
+        async with HttpModelClient(endpoint) as client:
+            await client.complete(ModelRequest(HELLO))
+
+    with pytest.raises(ModelError, match=r"cannot connect to nowhere\.invalid:80 \(.+\); is .* right\?"):
+        complete(run())
+
+
+def test_a_refusal_that_arrives_in_pieces_is_read_to_its_end():
+    head, key, tail = plain(401, '{"error": {"message": "wrong key"}}').partition(b"key")
+    with pytest.raises(ModelError, match="wrong key"):
+        ask((head, key + tail))
 
 
 @pytest.mark.parametrize(
@@ -306,6 +324,12 @@ def test_the_official_api_gets_the_name_of_the_conversation():
 @pytest.mark.parametrize("url", ["http://h:1", "http://h:1/v1/", "http://h:1/v1/chat/completions"])
 def test_addresses_are_understood_as_users_write_them(url):
     assert Endpoint(url, "m").completions_url == "http://h:1/v1/chat/completions"
+
+
+@pytest.mark.parametrize("wrong", [-1.0, float("nan")])
+def test_a_price_below_zero_is_refused(wrong):
+    with pytest.raises(InputError, match="below zero"):
+        Price(completion=wrong)
 
 
 @pytest.mark.parametrize(

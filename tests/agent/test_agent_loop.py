@@ -189,6 +189,11 @@ def test_calls_beyond_the_budget_are_refused_one_by_one(tmp_path):
     assert "not made" in contents[2]
 
 
+def test_a_conversation_cannot_be_shortened_to_nothing():
+    with pytest.raises(InputError, match="context tokens: must be at least 1, not 0"):
+        ContextStrategy("summary", 0)
+
+
 def test_wall_time_ends_a_hanging_model_call(tmp_path):
     class Hanging(ScriptedModel):
         async def complete(self, request):

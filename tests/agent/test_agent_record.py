@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
@@ -133,6 +134,43 @@ def test_a_record_that_cannot_be_written_says_so(tmp_path):
             record.close()
 
     complete(run())
+
+
+def test_a_place_that_can_hold_no_record_is_named(tmp_path):
+    (tmp_path / "file").write_text("x")
+    for folder in (tmp_path / "file", Path("/proc/here")):
+        with pytest.raises(InputError, match=f"{folder}: cannot hold a run .*; name another folder"):
+            Record(folder / "r")
+
+
+def test_an_event_that_is_no_json_is_named(tmp_path):
+    with Record(tmp_path / "r") as record:
+        record.append(started(0))
+    with sqlite3.connect(tmp_path / "r") as database:
+        database.execute("UPDATE events SET data = '{'")
+    database.close()
+    with RecordReader(tmp_path / "r") as reader, pytest.raises(InputError, match="event 1 is damaged"):
+        list(reader.entries())
+
+
+def test_a_damaged_file_is_named_whatever_is_asked_of_it(tmp_path):
+    with Record(tmp_path / "r") as record:
+        for number in range(2_000):
+            record.append(started(number))
+    content = bytearray((tmp_path / "r").read_bytes())
+    content[4096:] = b"\xff" * (len(content) - 4096)  # all pages but the first
+    (tmp_path / "r").write_bytes(content)
+    questions = (
+        lambda reader: list(reader.entries()),
+        lambda reader: reader.conversation("a"),
+        lambda reader: reader.finished_agent("a"),
+        RecordReader.last_seq,
+        RecordReader.agents,
+    )
+    with RecordReader(tmp_path / "r") as reader:
+        for ask in questions:
+            with pytest.raises(InputError, match=r"the record is damaged .*malformed"):
+                ask(reader)
 
 
 def test_a_closed_record_takes_nothing_more(tmp_path):

@@ -1,6 +1,7 @@
 """Searching a local corpus and HTTP services; the services are loopback servers with the published answer shapes."""
 
 import asyncio
+import json
 import os
 from pathlib import Path
 
@@ -184,6 +185,36 @@ def test_services_are_asked_in_their_own_form(make, answer, method, path, parame
     assert header is None or seen[0][4][header] == "key"
     if method == "POST":
         assert seen[0][3] == '{"q": "river basel", "num": 3}'
+
+
+def test_an_answer_that_arrives_in_pieces_is_read_to_its_end():
+    async def run():
+        async def handle(request):
+            response = web.StreamResponse()
+            await response.prepare(request)
+            text = json.dumps(PLAIN).encode()
+            await response.write(text[:20])
+            await asyncio.sleep(0.05)
+            await response.write(text[20:])
+            return response
+
+        app = web.Application()
+        app.router.add_get("/", handle)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        try:
+            return await HttpSearch(f"http://127.0.0.1:{runner.addresses[0][1]}").search("q", 3)
+        finally:
+            await runner.cleanup()
+
+    assert [each.url for each in asyncio.run(run())] == ["http://a/"]
+
+
+@pytest.mark.parametrize("wrong", ["search.example.org", "file:///etc/passwd", "http://[::1"])
+def test_an_address_that_is_no_url_is_refused_at_once(wrong):
+    with pytest.raises(InputError, match="no URL of a search service"):
+        HttpSearch(wrong)
 
 
 def test_a_busy_service_is_asked_again():

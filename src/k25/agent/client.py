@@ -8,6 +8,7 @@ aiohttp is used since it costs a tenth of httpx's processor time per call (bench
 import asyncio
 import email.utils
 import json
+import os
 import random
 import time
 from collections.abc import AsyncIterator
@@ -127,7 +128,7 @@ class HttpModelClient:
         except TimeoutError:
             raise _AttemptError("the server fell silent", again=True) from None
         except (aiohttp.ClientError, OSError) as error:
-            raise _AttemptError(f"{type(error).__name__}: {error}", again=not _hopeless(error)) from None
+            raise _AttemptError(self._broken(error), again=not _hopeless(error)) from None
 
     def _open(self) -> "aiohttp.ClientSession":
         import aiohttp
@@ -142,7 +143,7 @@ class HttpModelClient:
         return self._session
 
     async def _refusal(self, answer: "aiohttp.ClientResponse") -> _AttemptError:
-        text = (await answer.content.read(65_536)).decode("utf-8", "replace")
+        text = (await _beginning(answer, 65_536)).decode("utf-8", "replace")
         status = answer.status
         exhausted = any(word in text for word in _QUOTA)
         if status == 429 and not exhausted:
@@ -150,6 +151,26 @@ class HttpModelClient:
         again = (status in _RETRIED or status >= 500) and not exhausted
         wait = retry_after(answer.headers.get("Retry-After"))
         return _AttemptError(f"{status} {_said(text) or answer.reason}", status=status, again=again, wait=wait)
+
+    def _broken(self, error: Exception) -> str:
+        """In words, what happened to the connection."""
+        import aiohttp
+
+        if isinstance(error, aiohttp.ClientConnectorError):
+            number = error.errno or 0
+            reason = os.strerror(number) if number > 0 else error.strerror  # others are those of the resolver
+            return f"cannot connect to {error.host}:{error.port} ({reason}); is {self.endpoint.url} right?"
+        return f"the connection broke ({type(error).__name__}: {error})"
+
+
+async def _beginning(answer: "aiohttp.ClientResponse", most: int) -> bytes:
+    """Of a body, at most so many bytes; `read(most)` would end with the first block that has arrived."""
+    found = bytearray()
+    async for block in answer.content.iter_any():
+        found += block
+        if len(found) >= most:
+            break
+    return bytes(found[:most])
 
 
 async def _events(answer: "aiohttp.ClientResponse") -> AsyncIterator[list[bytes]]:

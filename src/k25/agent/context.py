@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from k25.agent.tool import JsonObject
+from k25.errors import InputError
 
 Ask = Callable[[list[JsonObject]], Awaitable[str]]
 
@@ -65,11 +66,15 @@ def replace_by_summary(messages: Sequence[JsonObject], summary: str) -> list[Jso
 
 @dataclass(frozen=True)
 class ContextStrategy:
-    """Apply `kind` once the conversation exceeds `threshold` tokens."""
+    """Apply `kind` once the conversation exceeds `threshold` tokens. Raises InputError for a threshold below 1."""
 
     kind: Literal["none", "hide-tool-results", "discard-all", "summary"] = "none"
     threshold: int = 128_000
     keep_rounds: int = 1
+
+    def __post_init__(self) -> None:
+        if self.threshold < 1:
+            raise InputError(f"context tokens: must be at least 1, not {self.threshold}")
 
     async def rewritten(self, messages: Sequence[JsonObject], tokens: int, ask: Ask) -> list[JsonObject] | None:
         """The shorter conversation, or None if it stays. `ask` gets a summary from the model."""

@@ -15,11 +15,19 @@ _MOONSHOT_HOSTS = ("api.moonshot.ai", "api.moonshot.cn")
 
 @dataclass(frozen=True)
 class Price:
-    """Money per million tokens, in any one unit; cached prompt tokens cost `cached`."""
+    """Money per million tokens, in any one unit; cached prompt tokens cost `cached`.
+
+    Raises InputError for a price below zero.
+    """
 
     prompt: float = 0.0
     completion: float = 0.0
     cached: float = 0.0
+
+    def __post_init__(self) -> None:
+        for price in (self.prompt, self.completion, self.cached):
+            if not price >= 0:
+                raise InputError(f"prices: {price:g} is below zero, or no number; give what a million tokens cost")
 
     def cost(self, usage: Usage) -> float:
         """What the tokens cost."""

@@ -34,20 +34,24 @@ _ENCODE = json.JSONEncoder(separators=(",", ":")).encode
 _COLUMNS = frozenset({"agent", "turn", "call_id"})
 
 
-class RecordError(Exception):
+class RecordError(OSError):
     """The record could not be written (disk full, file gone); the run must not go on as if it were."""
 
 
 class Record:
     """The writing side of one run's record; also reads. One process writes at a time.
 
-    Raises InputError if the file is no record, is of a newer version, or is being written by another process.
+    Raises InputError if the file is no record, is of a newer version, is being written by another process, or is in a
+    place where none can be.
     """
 
     def __init__(self, path: Path, *, survive_power_loss: bool = False) -> None:
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock = _lock(path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock = _lock(path)
+        except OSError as error:
+            raise InputError(f"{path.parent}: cannot hold a run ({error.strerror}); name another folder") from None
         try:
             self._database = _open(path, survive_power_loss)
             self.reader = RecordReader(path)

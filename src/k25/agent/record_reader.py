@@ -26,6 +26,7 @@ from k25.errors import InputError
 Found = TypeVar("Found", bound=Event)
 
 SCHEMA_VERSION = 1
+_REMEDY = "take a copy of the run, or begin a new one"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,10 @@ class Entry:
 
 
 class RecordReader:
-    """Reads a record, also while another process writes it. Raises InputError if the file is absent or no record."""
+    """Reads a record, also while another process writes it.
+
+    Raises InputError if the file is absent or no record, and whatever is asked of it, where it is damaged.
+    """
 
     def __init__(self, path: Path) -> None:
         if not path.is_file():
@@ -65,11 +69,11 @@ class RecordReader:
 
     def last_seq(self) -> int:
         """The number of the last event; 0 if there is none."""
-        return int(self._database.execute("SELECT coalesce(max(seq), 0) FROM events").fetchone()[0])
+        return sum(int(row[0]) for row in self._rows("SELECT coalesce(max(seq), 0) FROM events"))
 
     def agents(self) -> frozenset[str]:
         """Every agent that has events."""
-        return frozenset(row[0] for row in self._database.execute("SELECT DISTINCT agent FROM events"))
+        return frozenset(row[0] for row in self._rows("SELECT DISTINCT agent FROM events"))
 
     def entries(
         self, *, after: int = 0, agent: str | None = None, kinds: Sequence[type[Event]] = ()
@@ -82,8 +86,8 @@ class RecordReader:
         if kinds:
             query += f" AND kind IN ({', '.join('?' * len(kinds))})"
             values = [*values, *(kind.kind for kind in kinds)]
-        for row in self._database.execute(query + " ORDER BY seq", values):
-            yield _entry(row)
+        for row in self._rows(query + " ORDER BY seq", *values):
+            yield self._entry(row)
 
     async def tail(self, *, after: int = 0, poll: float = 0.1) -> AsyncIterator[Entry]:
         """Events as they come, also from another process, without end; looks every `poll` seconds."""
@@ -134,9 +138,26 @@ class RecordReader:
 
     def _find(self, kind: type[Found], condition: str, *values: object) -> Found | None:
         query = f"SELECT seq, time, agent, kind, turn, call_id, data FROM events WHERE kind = ? AND {condition}"
-        row = self._database.execute(f"{query} ORDER BY seq DESC LIMIT 1", (kind.kind, *values)).fetchone()
-        found = None if row is None else _entry(row).event
-        return found if isinstance(found, kind) else None
+        for row in self._rows(f"{query} ORDER BY seq DESC LIMIT 1", kind.kind, *values):
+            found = self._entry(row).event
+            return found if isinstance(found, kind) else None
+        return None
+
+    def _rows(self, query: str, *values: object) -> Iterator[tuple[Any, ...]]:
+        """What a query finds. Raises InputError if the file is damaged."""
+        try:
+            yield from self._database.execute(query, values)
+        except sqlite3.ProgrammingError:  # it was closed
+            raise
+        except sqlite3.DatabaseError as error:
+            raise InputError(f"{self.path}: the record is damaged ({error}); {_REMEDY}") from None
+
+    def _entry(self, row: tuple[Any, ...]) -> Entry:
+        try:
+            return _entry(row)
+        except (ValueError, TypeError, AttributeError) as error:
+            reason = " ".join(str(error).split())
+            raise InputError(f"{self.path}: event {row[0]} is damaged ({reason}); {_REMEDY}") from None
 
 
 def tool_message(call_id: str, output: ToolOutput) -> JsonObject:

@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import aiohttp
 
@@ -25,6 +26,8 @@ class HttpSearch:
 
     results: the keys that lead to the list of results, from outside in.
     title, url_key, snippet: the keys of one result.
+
+    Raises InputError for an address that is no http(s) URL.
     """
 
     url: str
@@ -37,6 +40,15 @@ class HttpSearch:
     title: str = "title"
     url_key: str = "url"
     snippet: str = "snippet"
+
+    def __post_init__(self) -> None:
+        try:
+            parts = urlsplit(self.url)
+            valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            valid = False
+        if not valid:
+            raise InputError(f"{self.url!r} is no URL of a search service; write it like https://search.example.org")
 
     async def search(self, query: str, limit: int) -> list[SearchResult]:
         """Ask the service. A 429 or a server's error is tried again after a pause. Raises InputError."""
@@ -60,9 +72,16 @@ class HttpSearch:
                 aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_SECONDS)) as session,
                 session.request(self.method, self.url, headers=headers, **given) as response,
             ):
-                return response.status, await response.content.read(_ANSWER_BYTES)
+                content = bytearray()
+                async for block in response.content.iter_chunked(1 << 16):
+                    content += block
+                    if len(content) > _ANSWER_BYTES:
+                        raise InputError(f"the search service answered more than {_ANSWER_BYTES >> 20} MiB")
+                return response.status, bytes(content)
         except TimeoutError:
             raise InputError(f"the search service took longer than {_SECONDS:g} s") from None
+        except InputError:
+            raise
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise InputError(f"the search service cannot be reached ({type(error).__name__})") from None
 
