@@ -1,6 +1,7 @@
 """A chat completions server on loopback that answers with scripts, for programs that are tested from outside."""
 
 import asyncio
+import inspect
 import json
 import threading
 from contextlib import contextmanager
@@ -10,7 +11,10 @@ from aiohttp import web
 
 @contextmanager
 def scripted_server(scripts, latency=0.0):
-    """Serves each model name with its script; yields the URL and the list of (headers, body) received."""
+    """Serves each model name with its script, which may be a coroutine; yields the URL and a list of all requests.
+
+    A request is (headers, body).
+    """
     received = []
 
     async def answer(request):
@@ -20,6 +24,7 @@ def scripted_server(scripts, latency=0.0):
         if body["model"] not in scripts:
             return web.json_response({"error": {"message": f"no model {body['model']}"}}, status=404)
         turn = scripts[body["model"]](body["messages"])
+        turn = await turn if inspect.isawaitable(turn) else turn
         message = {"role": "assistant", "content": turn.content, "reasoning_content": turn.reasoning}
         if turn.tool_calls:
             message["tool_calls"] = [

@@ -48,6 +48,19 @@ def test_a_call_is_made_after_a_yes_and_refused_after_a_no(tmp_path):
     assert {each.refusal for each in events_of(tmp_path, ApprovalAnswered)} == {None, "too risky"}
 
 
+def test_a_tool_that_is_to_be_approved_must_be_there(tmp_path):
+    swarm = swarm_of(
+        tmp_path,
+        doubling_orchestrator([[1]]),
+        tools=lambda: [act],
+        approver=lambda _: None,
+        settings=SwarmSettings(approve=("atc",)),
+    )
+    with pytest.raises(InputError, match="approve atc: the agents have no such tool; theirs are act"):
+        complete(swarm.run("q"))
+    assert not (tmp_path / "record.sqlite").exists()
+
+
 def test_waiting_for_approval_blocks_its_own_branch_alone(tmp_path):
     others = asyncio.Event()
     finished = []

@@ -1,7 +1,11 @@
 """The standard tools inside a swarm: what agents share, what each has for itself, what is missing."""
 
 import asyncio
+import json
 import re
+import shlex
+import sys
+from pathlib import Path
 
 import pytest
 from swarm_helpers import complete, doubling_orchestrator, swarm_of
@@ -32,12 +36,69 @@ def test_a_configuration_survives_the_record():
         (ToolboxConfig(tools=("search",)), "--corpus"),
         (ToolboxConfig(tools=("search",), search_service="brave"), "BRAVE_API_KEY"),
         (ToolboxConfig(tools=("search",), corpus=("/does/not/exist",)), "/does/not/exist"),
+        (ToolboxConfig(tools=("files",), mcp=("http://127.0.0.1:9/mcp",)), "write NAME=URL"),
+        (ToolboxConfig(tools=("files",), mcp=("files=program 'x",)), "quote"),
+        (ToolboxConfig(tools=("files",), mcp=("a=x", "a=y")), "same name"),
+        (ToolboxConfig(tools=("files",), mcp=("a=x",), mcp_env=("NOT_SET_HERE",)), "NOT_SET_HERE"),
     ],
 )
 def test_what_is_missing_or_unknown_is_named(tmp_path, monkeypatch, config, words):
     monkeypatch.delenv("BRAVE_API_KEY", raising=False)
     with pytest.raises(InputError, match=re.escape(words)):
         Toolbox(config, tmp_path)
+
+
+def test_a_configuration_of_before_there_were_mcp_servers_is_read():
+    data = ToolboxConfig().to_json()
+    del data["mcp"], data["mcp_env"]
+    assert ToolboxConfig.from_json(data) == ToolboxConfig()
+
+
+def test_a_corpus_without_any_readable_document_is_refused_and_unreadable_ones_are_named(tmp_path):
+    corpus = tmp_path / "notes"
+    corpus.mkdir()
+    (corpus / "bad.pdf").write_bytes(b"%PDF-1.4 nothing")
+    config = ToolboxConfig(tools=("search",), corpus=(str(corpus),))
+    with pytest.raises(InputError, match="holds no text"):
+        Toolbox(config, tmp_path / "one")
+    (corpus / "good.txt").write_text("words")
+    toolbox = Toolbox(config, tmp_path / "two")
+    assert [Path(each.partition(": ")[0]).name for each in toolbox.unreadable] == ["bad.pdf"]
+    asyncio.run(toolbox.close())
+
+
+@pytest.mark.slow
+def test_agents_use_the_tools_of_an_mcp_server(tmp_path, monkeypatch):
+    pytest.importorskip("mcp")
+    monkeypatch.setenv("GIVEN", "a token")
+
+    def worker(messages):
+        done = exchanges(messages)
+        wanted = [("sums_add", {"a": 40, "b": 2}), ("sums_variable", {"name": "GIVEN"})]
+        return says(f"[{done[0].result}, {done[1].result}]") if done else calls(messages, wanted)
+
+    program = Path(__file__).parents[1] / "agent_tools" / "mcp_server_here.py"
+    config = ToolboxConfig(
+        tools=("files",), mcp=(f"sums={shlex.join([sys.executable, str(program), 'stdio'])}",), mcp_env=("GIVEN",)
+    )
+
+    async def go():
+        async with Toolbox(config, tmp_path) as toolbox:
+            return await swarm_of(tmp_path, doubling_orchestrator([[1], [2]]), worker, toolbox.tools).run("q")
+
+    assert complete(go()).text == "[42, a token] [42, a token]"
+    assert "a token" not in json.dumps(config.to_json())
+
+
+def test_an_mcp_server_that_cannot_be_reached_is_named(tmp_path):
+    pytest.importorskip("mcp")
+
+    async def go():
+        async with Toolbox(ToolboxConfig(tools=("files",), mcp=("far=http://127.0.0.1:9/mcp",)), tmp_path):
+            pass
+
+    with pytest.raises(InputError, match="MCP server 'far' cannot be reached"):
+        complete(go())
 
 
 def test_agents_search_a_corpus_and_read_its_documents(tmp_path):

@@ -53,6 +53,9 @@ class RecordReader:
             version = self._database.execute("PRAGMA user_version").fetchone()[0]
         except sqlite3.DatabaseError as error:
             raise InputError(f"{path}: this is no record of a run ({error})") from None
+        if version == 0:
+            self.close()
+            raise InputError(f"{path}: holds no run, or one that was cut off before it began; begin it anew")
         if version != SCHEMA_VERSION:
             self.close()
             raise InputError(f"{path}: the record is of version {version}, this k25 reads version {SCHEMA_VERSION}")

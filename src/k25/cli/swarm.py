@@ -142,7 +142,5 @@ def cancel(run: _Run, agent: str, /, *, reason: str = "the user cancelled it") -
     from k25.swarm import RunFolder
     from k25.swarm.control import ask_to_cancel
 
-    folder = RunFolder(run)
-    folder.reader().close()
-    ask_to_cancel(folder, agent, reason)
+    ask_to_cancel(RunFolder(run), agent, reason)
     print(f"asked the run to cancel {agent}")

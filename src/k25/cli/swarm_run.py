@@ -82,6 +82,8 @@ class Options(ModelOptions):
         allow: Address that fetch and browser may open though it is not public (host:port); may be repeated.
         network: Let programs of python and shell use the network.
         unsandboxed: Run such programs without isolation if the machine offers none.
+        mcp: MCP server whose tools agents get too: NAME=URL, or NAME=PROGRAM with its arguments; may be repeated.
+        mcp_env: Environment variable that started MCP servers get; may be repeated.
         approve: Tool whose every call you approve in the terminal; may be repeated.
         plain: Print lines instead of the live view.
     """
@@ -110,6 +112,8 @@ class Options(ModelOptions):
     allow: tuple[str, ...] = ()
     network: bool = False
     unsandboxed: bool = False
+    mcp: tuple[str, ...] = ()
+    mcp_env: tuple[str, ...] = ()
     approve: tuple[str, ...] = ()
     plain: bool = False
 
@@ -121,7 +125,7 @@ def start_run(question: str, options: Options, *, page: int | None) -> int:
     """Run a question; the exit code. Raises InputError for options that cannot be meant."""
     options = with_model(options)
     folder = options.out or Path("runs") / time.strftime("swarm-%Y%m%d-%H%M%S")
-    if RunFolder(folder).record.exists():
+    if RunFolder(folder).has_begun():
         raise InputError(f"{folder}: holds a run already; take it up with `k25 swarm resume {folder}`")
     return _run(folder, question, swarm_settings(options), model_setup(options), page, plain=options.plain)
 
@@ -130,7 +134,9 @@ def resume_run(folder: Path, *, page: int | None, plain: bool) -> int:
     """Take up the run of a folder with what its record says; the exit code."""
     with RunFolder(folder).reader() as reader:
         started = RunState.read(reader).started
-    if started is None or "url" not in started.setup:
+    if started is None:
+        raise InputError(f"{folder}: the run was cut off before it began; ask the question again with --out {folder}")
+    if "url" not in started.setup:
         raise InputError(f"{folder}: the record does not say with which model and tools; it was begun from a program")
     return _run(folder, started.question, SwarmSettings.from_json(started.settings), started.setup, page, plain=plain)
 
@@ -160,6 +166,8 @@ async def _run_swarm(
         Toolbox(ToolboxConfig.from_json(setup["toolbox"]), folder) as toolbox,
         page_beside(folder, page),
     ):
+        for each in toolbox.unreadable:
+            sys.stderr.write(f"left out of the corpus: {safe(each)}\n")
         swarm = Swarm(
             folder,
             client,
@@ -252,6 +260,8 @@ def _report(folder: Path, result: SwarmResult) -> int:
 
 def swarm_settings(options: Options) -> SwarmSettings:
     """Limits of the run, from the command line."""
+    if options.budget_money is not None and options.prices is None:
+        raise InputError("--budget-money: give --prices too; without them no call would cost anything")
     return SwarmSettings(
         max_agents=options.max_agents,
         max_live_agents=options.max_live_agents,
@@ -284,6 +294,8 @@ def model_setup(options: Options) -> dict[str, Any]:
         allow=options.allow,
         network=options.network,
         unsandboxed=options.unsandboxed,
+        mcp=options.mcp,
+        mcp_env=options.mcp_env,
     )
     return asked_models(options) | {"max_model_calls": options.max_model_calls, "toolbox": toolbox.to_json()}
 

@@ -2,22 +2,26 @@
 
 import asyncio
 import os
-import re
 from pathlib import Path
 
 from k25.errors import InputError
 from k25.swarm.folder import RunFolder
 from k25.swarm.runtime import Swarm
+from k25.swarm.state import WORKING, RunState
 
 _INTERVAL = 0.3
 
 
 def ask_to_cancel(folder: RunFolder, agent: str, reason: str) -> None:
-    """Leave the note. Raises InputError if the run is not under way, or the name is none of an agent."""
+    """Leave the note. Raises InputError if the run is not under way, or has no such agent at work."""
+    with folder.reader() as reader:
+        known = RunState.read(reader).agents
     if not folder.is_running():
         raise InputError(f"{folder.path}: the run is not under way, so there is nothing to cancel")
-    if not re.fullmatch(r"[a-z0-9-]+", agent):
-        raise InputError(f"{agent}: is no id of an agent; take one from `k25 swarm show {folder.path}`")
+    if agent not in known:
+        raise InputError(f"{agent}: is no agent of this run; take an id from `k25 swarm show {folder.path}`")
+    if known[agent].status not in WORKING:
+        raise InputError(f"{agent}: is not at work any more ({known[agent].status}), so there is nothing to cancel")
     notes = _notes(folder)
     notes.mkdir(exist_ok=True)
     aside = notes / f".{agent}"

@@ -35,6 +35,14 @@ class RunFolder:
             raise InputError(f"{self.path}: holds no run; name the folder of one (it has a file {RECORD})")
         return RecordReader(self.record)
 
+    def has_begun(self) -> bool:
+        """Whether the folder holds a run; one that was killed before its first event was written is none."""
+        try:
+            with self.reader() as reader:
+                return reader.last_seq() > 0
+        except InputError:  # nothing there, or nothing that could be taken up
+            return False
+
     def is_running(self) -> bool:
         """Whether a process writes the record now."""
         lock = self.record.with_name(self.record.name + ".lock")

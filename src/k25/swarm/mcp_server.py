@@ -146,8 +146,7 @@ class _Tools:
     ) -> list[ContentBlock]:
         """How a run stands: its agents and what each does, steps and tokens used, and its answer once it is there."""
         if not run:
-            names = self._runs.names()[:_LISTED]
-            lines = [f"{name}: {_short(self._runs.state(name), self._runs.failure(name))}" for name in names]
+            lines = map(self._listed, self._runs.names()[:_LISTED])
             return [_text("\n".join(lines) or "There are no runs yet.")]
         with _telling():
             folder, state = self._runs.run_folder(run), self._runs.state(run)
@@ -156,6 +155,12 @@ class _Tools:
             return [described]
         files = [Artifact(str(reference), int(size)) for reference, size in state.finished.artifacts]
         return [described, *_answer(run, state.finished.text, files, folder.artifacts)]
+
+    def _listed(self, name: str) -> str:
+        try:
+            return f"{name}: {_short(self._runs.state(name), self._runs.failure(name))}"
+        except InputError as error:  # one damaged record does not hide the other runs
+            return f"{name}: {error}"
 
     async def stop_swarm(self, run: Annotated[str, Field(description="Name of the run.")]) -> list[ContentBlock]:
         """Stop a run that is under way. It can be taken up later on the server's machine: k25 swarm resume FOLDER."""

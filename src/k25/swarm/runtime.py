@@ -76,7 +76,8 @@ class Swarm:
     setup: what the caller wants to find in the record when the run is taken up again (no secrets).
     approver: asked before each call of the tools that the settings name.
 
-    Raises InputError if the folder holds a run of another question or other settings, or one that is under way.
+    Raises InputError if the folder holds a run of another question or other settings, or one that is under way; and if
+    a tool that is to be approved is none of the agents'.
     """
 
     def __init__(
@@ -118,6 +119,7 @@ class Swarm:
         """
         if not question.strip():
             raise InputError("the question is empty; say what is to be done")
+        self._check_approvals()
         self._record = Record(self.folder.record)
         try:
             self._earlier = RunState.read(self._record.reader)
@@ -165,6 +167,13 @@ class Swarm:
         self._cancelled[agent_id] = reason
         self._record.append(BranchCancelled(agent=RUN, branch=agent_id, reason=reason))
         return task.cancel()
+
+    def _check_approvals(self) -> None:
+        """A name that is no tool's would let every call through without a question."""
+        names = [tool.name for tool in self._tools()] if self.settings.approve else []
+        for name in self.settings.approve:
+            if name not in names:
+                raise InputError(f"approve {name}: the agents have no such tool; theirs are {', '.join(names)}")
 
     def _begin(self, question: str) -> None:
         assert self._record is not None

@@ -1,16 +1,20 @@
-"""The standard tools of a swarm, made from a configuration: search, fetch or browser, python, shell and files.
+"""The tools of a swarm, made from a configuration: search, fetch or browser, python, shell, files, MCP servers' tools.
 
-What agents share (the browser, waiting interpreters, the search index) is made once and closed with the toolbox; what
-belongs to one agent is made anew for each.
+What agents share (the browser, waiting interpreters, the search index, connections to MCP servers) is made once and
+closed with the toolbox; what belongs to one agent is made anew for each.
 """
 
 import os
+import re
+import shlex
 from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from k25.agent import Tool
+from k25.agent.mcp import McpServer, mcp_toolset
 from k25.agent.sandbox import Sandbox, SandboxSettings
 from k25.agent.tool import JsonObject
 from k25.agent.tools import (
@@ -47,6 +51,8 @@ class ToolboxConfig:
     allow: further addresses that fetch and browser may open, as `host:port`, `host` or a network.
     network: programs of python and shell share the machine's network.
     unsandboxed: run programs without isolation where the machine offers none.
+    mcp: MCP servers whose tools agents get too, with the server's name before theirs: `name=URL`, or `name=program`
+        with its arguments, which is started outside the sandbox and gets the environment variables of `mcp_env`.
     """
 
     tools: tuple[ToolName, ...] = ("search", "fetch", "files")
@@ -56,6 +62,8 @@ class ToolboxConfig:
     allow: tuple[str, ...] = ()
     network: bool = False
     unsandboxed: bool = False
+    mcp: tuple[str, ...] = ()
+    mcp_env: tuple[str, ...] = ()
 
     def to_json(self) -> JsonObject:
         """For the record; `from_json` gives the same configuration back."""
@@ -64,17 +72,22 @@ class ToolboxConfig:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "ToolboxConfig":
         """The configuration that `to_json` wrote."""
-        lists = {name: tuple(data[name]) for name in ("tools", "corpus", "allow")}
+        # Records of before there were the last two do not have them.
+        lists = {name: tuple(data.get(name, ())) for name in ("tools", "corpus", "allow", "mcp", "mcp_env")}
         return cls(**{**data, **lists})
 
 
 class Toolbox:
-    """Makes the tools of each agent. Use it as an async context manager, or `close` it.
+    """Makes the tools of each agent. Use it as an async context manager, which connects MCP servers, or `close` it.
 
     folder: of the run; the search index of a corpus and the folders of waiting interpreters are kept there.
 
-    Raises InputError for what is missing or unknown.
+    unreadable: files of the corpus that could not be read, with the reason; the search does without them.
+
+    Raises InputError for what is missing or unknown, and for an MCP server that cannot be reached.
     """
+
+    unreadable: tuple[str, ...] = ()
 
     def __init__(self, config: ToolboxConfig, folder: Path) -> None:
         self.config = config
@@ -93,6 +106,11 @@ class Toolbox:
             self._shared["search"] = self._search()
         if self._sandbox is not None:
             self._shared["shell"] = [shell_tool(self._sandbox)]
+        self._servers = [_mcp_server(each, config.mcp_env) for each in config.mcp]
+        if len({server.name for server in self._servers}) < len(self._servers):
+            raise InputError("two MCP servers have the same name; rename one")
+        self._connections = AsyncExitStack()
+        self._remote: list[Tool] = []
 
     def tools(self) -> list[Tool]:
         """The tools of one agent."""
@@ -104,10 +122,11 @@ class Toolbox:
                 made.append(PythonTool(self._sandbox, self._kernels))
             else:
                 made += self._shared[name]
-        return made
+        return made + self._remote
 
     async def close(self) -> None:
         """Close what agents shared."""
+        await self._connections.aclose()
         if self._browser is not None:
             await self._browser.close()
         if self._kernels is not None:
@@ -116,6 +135,13 @@ class Toolbox:
             self._index.close()
 
     async def __aenter__(self) -> Self:
+        try:
+            for server in self._servers:
+                connected = mcp_toolset(server, prefix=f"{server.name}_")
+                self._remote += await self._connections.enter_async_context(connected)
+        except BaseException:
+            await self.close()
+            raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -123,7 +149,11 @@ class Toolbox:
 
     def _corpus(self, folder: Path) -> LocalIndex:
         index = LocalIndex(folder / "corpus.sqlite")
-        index.update([Path(each) for each in self.config.corpus])
+        report = index.update([Path(each) for each in self.config.corpus])
+        if not report.added + report.unchanged:
+            index.close()
+            raise InputError(f"{self.config.corpus[0]}: holds no text, Markdown, HTML or PDF file that can be read")
+        self.unreadable = report.unreadable
         return index
 
     def _search(self) -> list[Tool]:
@@ -140,6 +170,22 @@ class Toolbox:
         if url is None:
             raise InputError("the search tool has nothing to search; give --corpus FOLDER or --search-url URL")
         return searxng(url) if service == "searxng" else HttpSearch(url, count_key="n")
+
+
+def _mcp_server(text: str, variables: Sequence[str]) -> McpServer:
+    name, _, target = text.partition("=")
+    if not re.fullmatch(r"[A-Za-z][\w-]{0,30}", name, flags=re.ASCII) or not target.strip():
+        raise InputError(f"MCP server {text!r}: write NAME=URL or NAME=PROGRAM, such as files=/usr/bin/files-mcp")
+    if target.startswith(("http://", "https://")):
+        return McpServer(name, url=target)
+    try:
+        command = shlex.split(target)
+    except ValueError as error:
+        raise InputError(f"MCP server {text!r}: cannot be read ({error}); quote the program's arguments") from None
+    for each in variables:
+        if each not in os.environ:
+            raise InputError(f"{each}: the environment variable is not set; MCP servers are to get it")
+    return McpServer(name, command=command, environment={each: os.environ[each] for each in variables})
 
 
 def _key(variable: str) -> str:
