@@ -40,6 +40,11 @@ def test_a_configuration_survives_the_record():
         (ToolboxConfig(tools=("files",), mcp=("files=program 'x",)), "quote"),
         (ToolboxConfig(tools=("files",), mcp=("a=x", "a=y")), "same name"),
         (ToolboxConfig(tools=("files",), mcp=("a=x",), mcp_env=("NOT_SET_HERE",)), "NOT_SET_HERE"),
+        (ToolboxConfig(tools=("shell",), container_runtime="runsc"), "--container-image"),
+        (
+            ToolboxConfig(tools=("shell",), container_image="i", container_command="no-such-program"),
+            "no-such-program is missing",
+        ),
     ],
 )
 def test_what_is_missing_or_unknown_is_named(tmp_path, monkeypatch, config, words):
@@ -48,9 +53,10 @@ def test_what_is_missing_or_unknown_is_named(tmp_path, monkeypatch, config, word
         Toolbox(config, tmp_path)
 
 
-def test_a_configuration_of_before_there_were_mcp_servers_is_read():
+def test_a_configuration_of_before_there_were_mcp_servers_and_containers_is_read():
     data = ToolboxConfig().to_json()
-    del data["mcp"], data["mcp_env"]
+    for name in ("mcp", "mcp_env", "container_image", "container_command", "container_runtime"):
+        del data[name]
     assert ToolboxConfig.from_json(data) == ToolboxConfig()
 
 

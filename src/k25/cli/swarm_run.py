@@ -82,6 +82,9 @@ class Options(ModelOptions):
         allow: Address that fetch and browser may open though it is not public (host:port); may be repeated.
         network: Let programs of python and shell use the network.
         unsandboxed: Run such programs without isolation if the machine offers none.
+        container_image: Run such programs in containers of this image instead of in bubblewrap.
+        container_command: What makes the containers: docker or podman.
+        container_runtime: Runtime of the containers, such as runsc for gVisor.
         mcp: MCP server whose tools agents get too: NAME=URL, or NAME=PROGRAM with its arguments; may be repeated.
         mcp_env: Environment variable that started MCP servers get; may be repeated.
         approve: Tool whose every call you approve in the terminal; may be repeated.
@@ -112,6 +115,9 @@ class Options(ModelOptions):
     allow: tuple[str, ...] = ()
     network: bool = False
     unsandboxed: bool = False
+    container_image: str | None = None
+    container_command: str = "docker"
+    container_runtime: str | None = None
     mcp: tuple[str, ...] = ()
     mcp_env: tuple[str, ...] = ()
     approve: tuple[str, ...] = ()
@@ -294,6 +300,9 @@ def model_setup(options: Options) -> dict[str, Any]:
         allow=options.allow,
         network=options.network,
         unsandboxed=options.unsandboxed,
+        container_image=options.container_image,
+        container_command=options.container_command,
+        container_runtime=options.container_runtime,
         mcp=options.mcp,
         mcp_env=options.mcp_env,
     )

@@ -53,6 +53,8 @@ class ToolboxConfig:
     unsandboxed: run programs without isolation where the machine offers none.
     mcp: MCP servers whose tools agents get too, with the server's name before theirs: `name=URL`, or `name=program`
         with its arguments, which is started outside the sandbox and gets the environment variables of `mcp_env`.
+    container_image: run programs of python and shell in containers of this image instead of in bubblewrap, made by
+        `container_command` with `container_runtime`, such as runsc for gVisor.
     """
 
     tools: tuple[ToolName, ...] = ("search", "fetch", "files")
@@ -64,6 +66,9 @@ class ToolboxConfig:
     unsandboxed: bool = False
     mcp: tuple[str, ...] = ()
     mcp_env: tuple[str, ...] = ()
+    container_image: str | None = None
+    container_command: str = "docker"
+    container_runtime: str | None = None
 
     def to_json(self) -> JsonObject:
         """For the record; `from_json` gives the same configuration back."""
@@ -96,8 +101,7 @@ class Toolbox:
                 raise InputError(f"{name}: is not a tool; choose from {', '.join(TOOL_NAMES)}")
         policy = AddressPolicy(config.allow)
         programs = {"python", "shell"} & {*config.tools}
-        settings = SandboxSettings(network=config.network, allow_unsandboxed=config.unsandboxed)
-        self._sandbox = Sandbox(settings) if programs else None
+        self._sandbox = Sandbox(_sandbox_settings(config)) if programs else None
         self._browser = BrowserPool(policy) if "browser" in config.tools else None
         self._kernels = KernelPool(self._sandbox, folder / "kernels") if self._sandbox else None
         self._index = self._corpus(folder) if "search" in config.tools and config.corpus else None
@@ -170,6 +174,19 @@ class Toolbox:
         if url is None:
             raise InputError("the search tool has nothing to search; give --corpus FOLDER or --search-url URL")
         return searxng(url) if service == "searxng" else HttpSearch(url, count_key="n")
+
+
+def _sandbox_settings(config: ToolboxConfig) -> SandboxSettings:
+    if config.container_image is None and (config.container_runtime or config.container_command != "docker"):
+        raise InputError("programs run in containers only of an image; give --container-image too")
+    return SandboxSettings(
+        backend="auto" if config.container_image is None else "container",
+        network=config.network,
+        allow_unsandboxed=config.unsandboxed,
+        container_image=config.container_image,
+        container_command=config.container_command,
+        container_runtime=config.container_runtime,
+    )
 
 
 def _mcp_server(text: str, variables: Sequence[str]) -> McpServer:
