@@ -6,6 +6,7 @@ import socket
 import stat
 import sys
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
@@ -123,7 +124,8 @@ def test_an_installed_engine_is_started_with_that_command(tmp_path, capfd, monke
         ({"access": AccessOptions(api_key=("a b",))}, "API key"),
         ({"access": AccessOptions(served_model_name=("",))}, "served-model-name"),
         ({"limits": LimitOptions(max_concurrency=0)}, "max-concurrency"),
-        ({"limits": LimitOptions(max_body="much")}, "much"),
+        ({"limits": LimitOptions(max_body="much")}, "--max-body 'much'"),
+        ({"access": AccessOptions(weights_root=Path("/nowhere"))}, "weights-root /nowhere: is no folder"),
         ({"limits": LimitOptions(deadline=float("nan"))}, "deadline"),
         ({"limits": LimitOptions(grace=-1)}, "grace"),
         ({"running": EngineOptions(device="abacus")}, "abacus"),

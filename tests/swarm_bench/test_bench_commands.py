@@ -63,6 +63,15 @@ def test_wrong_arguments_are_wrong_inputs(call, world, arguments):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "arguments", [("build", "--wheels", "/nowhere"), ("run", "--out", "/proc/here", "--scripted", "--kinds", "wide")]
+)
+def test_a_folder_that_cannot_be_made_is_named(call, world, arguments):
+    place = world.folder if arguments[0] == "run" else "/proc/here"
+    with pytest.raises(InputError, match=r"/proc/here.*: cannot be made .*; name another folder"):
+        call(*arguments, "--world", place)
+
+
 def test_building_without_the_pinned_wheels_says_which_are_missing(call, tmp_path):
     with pytest.raises(InputError, match="airportsdata==20260905"):
         call("build", "--world", tmp_path / "world", "--wheels", tmp_path)

@@ -155,12 +155,12 @@ def _devices(count: int | None, memory: str | None) -> _Devices:
     )
 
 
-def parse_memory(text: str) -> int:
+def parse_memory(text: str, option: str = "--memory") -> int:
     """Bytes of a size such as 80GB (decimal) or 80GiB (binary). Raises InputError for anything else."""
     match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)\s*([KMGT]?I?B)", text.strip().upper())
     size = int(float(match[1]) * _BYTES.get(match[2], 0)) if match else 0
     if size < 1:
-        raise InputError(f"--memory {text!r} is no size of memory; write it like 80GB or 80GiB")
+        raise InputError(f"{option} {text!r} is no size of memory; write it like 80GB or 80GiB")
     return size
 
 

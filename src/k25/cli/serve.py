@@ -154,7 +154,7 @@ def _serve(
             api_keys=keys,
             allowed_hosts=_allowed_hosts(host, access.allowed_host),
             strict=access.strict,
-            max_body_bytes=plan.parse_memory(limits.max_body),
+            max_body_bytes=plan.parse_memory(limits.max_body, "--max-body"),
             max_concurrency=limits.max_concurrency,
             deadline_seconds=limits.deadline,
             grace_seconds=limits.grace,

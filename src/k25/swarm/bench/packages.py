@@ -131,9 +131,12 @@ def is_pinned(path: Path, package: Package) -> bool:
 def obtain(folder: Path, packages: Iterable[Package], wheels: Path | None = None) -> None:
     """Bring the pinned wheels into `folder`: those there stay, others come from `wheels` or, without it, by pip.
 
-    Raises InputError if a wheel cannot be had or is not the pinned one.
+    Raises InputError if a wheel cannot be had or is not the pinned one, or the folder cannot be made.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be made ({error.strerror}); name another folder") from None
     missing = [package for package in packages if not is_pinned(folder / package.wheel, package)]
     for package in missing:
         if wheels is None:

@@ -127,8 +127,11 @@ class Results:
             raise InputError(f"{path}: holds no results of a bench ({type(error).__name__})") from None
 
     def save(self) -> None:
-        """Write the file, whole or not at all."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        """Write the file, whole or not at all. Raises InputError if the folder cannot be made."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{self.folder}: cannot be made ({error.strerror}); name another folder") from None
         data: dict[str, Any] = {"format": _FORMAT, "settings": asdict(self.settings), "world": self.world}
         data |= {"port": self.port, "summary": summary(self.rows), "rows": [asdict(row) for row in self.rows]}
         aside = self.folder / f".{RESULTS}"
