@@ -13,7 +13,7 @@ Answer = Callable[[dict[str, Any], asyncio.StreamWriter], Awaitable[None] | None
 
 
 def complete(coroutine):
-    return asyncio.run(asyncio.wait_for(coroutine, 60))
+    return asyncio.run(asyncio.wait_for(coroutine, 240))
 
 
 def context_in(folder: Path, agent_id: str = "agent-1") -> ToolContext:

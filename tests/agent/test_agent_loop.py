@@ -222,13 +222,14 @@ def test_children_draw_from_their_parents_budget():
 
 
 def test_cancelling_an_agent_stops_its_tools_and_is_recorded(tmp_path):
-    ended = []
+    begun, ended = [], []
 
     @tool
     async def wait() -> str:
         """Wait."""
+        begun.append(True)
         try:
-            await asyncio.sleep(60)
+            await asyncio.sleep(3600)
         finally:
             ended.append(True)
         return ""
@@ -238,7 +239,8 @@ def test_cancelling_an_agent_stops_its_tools_and_is_recorded(tmp_path):
             model = ScriptedModel(calls(("wait", ""), ("wait", "")))
             agent = run(model, Toolset("t", [wait]), TASK, Budget(), context_in(tmp_path), record=record)
             task = asyncio.ensure_future(agent)
-            await asyncio.sleep(0.1)
+            while len(begun) < 2:
+                await asyncio.sleep(0.001)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task

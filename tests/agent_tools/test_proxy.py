@@ -23,7 +23,7 @@ def exchange(request, password=None):
                 site=made.site, address=made.site_address, private=made.private, port=made.private_port
             )
             writer.write(text.replace("\n", "\r\n").replace("KEY", f"Proxy-Authorization: Basic {key}").encode())
-            answer = await asyncio.wait_for(reader.read(), 10)
+            answer = await asyncio.wait_for(reader.read(), 120)
             writer.close()
             await proxy.close()
             return answer.decode(), made.reached

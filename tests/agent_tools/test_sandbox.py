@@ -131,7 +131,7 @@ def test_a_program_whose_output_nobody_reads_is_killed_without_waiting_for_a_rea
         await process.kill("enough")
         return await process.wait()
 
-    assert asyncio.run(asyncio.wait_for(flooded(), 20)) != 0
+    assert asyncio.run(asyncio.wait_for(flooded(), 120)) != 0
 
 
 def test_a_file_cannot_grow_without_end(sandbox, tmp_path):
@@ -196,8 +196,9 @@ def test_programs_have_no_privileges(sandbox, tmp_path):
 def test_a_cancelled_run_leaves_no_process(sandbox, tmp_path):
     async def cancelled():
         running = asyncio.create_task(sandbox.run(["sleep", "1000"], tmp_path))
-        await asyncio.sleep(0.3)
-        mine = set(tree(os.getpid()))
+        while not (mine := set(tree(os.getpid()))) > before:
+            assert not running.done()
+            await asyncio.sleep(0.01)
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
             await running
@@ -216,7 +217,7 @@ def test_a_sandbox_dies_with_the_program_that_started_it(sandbox, tmp_path):
         " await process.stdout.readline()\n os.kill(os.getpid(), 9)\n"
         "asyncio.run(main())"
     )
-    died = subprocess.run([sys.executable, "-c", code], env={**os.environ}, timeout=60)
+    died = subprocess.run([sys.executable, "-c", code], env={**os.environ}, timeout=240)
     assert died.returncode == -9
     time.sleep(3.5)
     assert not (tmp_path / "late").exists()

@@ -21,7 +21,7 @@ from k25.serve import ServerSettings, create_app
 from k25.serve.source import ServedModel, load_source
 
 # Seconds that only a hang exceeds.
-_PATIENCE = 60.0
+_PATIENCE = 240.0
 
 
 @dataclass
@@ -53,7 +53,7 @@ class Server:
         return f"http://127.0.0.1:{self.port}"
 
     def client(self, key: str = "none", **options: Any) -> openai.OpenAI:
-        return openai.OpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0, timeout=60, **options)
+        return openai.OpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0, timeout=_PATIENCE, **options)
 
     def request(self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Answer:
         """One request; anything but bytes is sent as JSON."""
@@ -62,7 +62,7 @@ class Server:
             body = json.dumps(body).encode()
         if body is not None:
             headers.setdefault("Content-Type", "application/json")
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=_PATIENCE)
         try:
             connection.request(method, path, body, headers)
             answer = connection.getresponse()

@@ -23,7 +23,7 @@ ENDLESS = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 4000, 
 SERVE = [sys.executable, "-c", "from k25.cli.main import run; run()", "serve"]
 
 
-def until(condition, seconds=20.0):
+def until(condition, seconds=240.0):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it did not happen in time"
@@ -89,7 +89,7 @@ def test_a_client_that_never_sends_its_body_is_let_go():
             b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\n"
             b"Content-Type: application/json\r\nContent-Length: 99\r\n\r\n{"
         )
-        connection.settimeout(20)
+        connection.settimeout(240)
         assert connection.recv(4096).startswith(b"HTTP/1.1 408 ")
 
 
@@ -134,7 +134,7 @@ def process(*options):
             assert line, "the server did not start"
             found = re.search(r":(\d+)/v1", line)
         port = int(found[1])
-        until(lambda: answers(port), 60)
+        until(lambda: answers(port))
         yield child, port
     finally:
         child.kill()
@@ -194,14 +194,14 @@ def test_sigterm_lets_running_answers_finish_and_takes_no_new_ones():
         until(lambda: not answers(port))
         *_, last = chunks
         assert last.choices[0].usage["completion_tokens"] == 300
-        assert child.wait(20) == 0
+        assert child.wait(240) == 0
 
 
 @pytest.mark.slow
 def test_ctrl_c_ends_the_server_without_another_word():
     with process() as (child, _):
         child.send_signal(signal.SIGINT)
-        assert (child.wait(20), child.stderr.read()) == (0, "")
+        assert (child.wait(240), child.stderr.read()) == (0, "")
 
 
 LONG = {"model": "nano", "max_tokens": 4000, "ignore_eos": True, "messages": ENDLESS["messages"]}
@@ -211,7 +211,7 @@ STOPPING = {"error": {"message": "the server is shutting down", "type": "server_
 
 def test_a_stream_beyond_the_grace_ends_with_an_error_in_the_published_form():
     with serving(grace_seconds=0) as server:
-        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=240)
         connection.request("POST", "/v1/chat/completions", json.dumps({**LONG, "stream": True}), JSON)
         answer = connection.getresponse()
         first = answer.readline()
@@ -224,7 +224,7 @@ def test_a_stream_beyond_the_grace_ends_with_an_error_in_the_published_form():
 
 def test_a_whole_answer_beyond_the_grace_gets_503():
     with serving(grace_seconds=0) as server:
-        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=240)
         connection.request("POST", "/v1/chat/completions", json.dumps(LONG), JSON)
         until(lambda: server.running() == 1)
     answer = connection.getresponse()
@@ -242,4 +242,4 @@ def test_an_answer_beyond_the_grace_is_ended():
         stream = client.chat.completions.create(model="nano", stream=True, **ENDLESS, **bias)
         next(iter(stream))
         child.send_signal(signal.SIGTERM)
-        assert child.wait(30) == 0
+        assert child.wait(240) == 0

@@ -8,7 +8,7 @@ from k25.swarm import RunFolder, RunState, Swarm
 from k25.swarm.scripted import Assignment, ScriptedModel, calls, delegate, exchanges, says, task_of
 
 
-def complete(coroutine, seconds=60):
+def complete(coroutine, seconds=240):
     return asyncio.run(asyncio.wait_for(coroutine, seconds))
 
 

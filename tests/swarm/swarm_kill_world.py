@@ -1,11 +1,14 @@
-"""A swarm whose tools leave traces outside, run as a program of its own so that it can be killed: FOLDER [SECONDS].
+"""A swarm whose tools leave traces outside, run as a program of its own so that it can be killed: FOLDER [LINES].
 
 Each worker writes its lines into one ledger, one call per line, and looks before it repeats a call that an interruption
-cut off. Prints `begun` when the run begins, and the answer at its end.
+cut off. Prints `begun` when the run begins, and the answer at its end. With LINES it kills itself when the ledger has
+so many, in the middle of the call that wrote the last one.
 """
 
 import asyncio
 import json
+import os
+import signal
 import sys
 from pathlib import Path
 
@@ -14,6 +17,7 @@ from k25.swarm import Swarm, SwarmSettings
 from k25.swarm.scripted import Assignment, ScriptedModel, calls, delegate, exchanges, says, task_of
 
 WORKERS, LINES = 6, 4
+FATAL_LINES = int(sys.argv[2]) if __name__ == "__main__" and len(sys.argv) > 2 else 0
 QUESTION = "Write the ledger."
 
 
@@ -23,6 +27,8 @@ async def write(line: str, context: ToolContext) -> str:
     await asyncio.sleep(0.004)
     with (context.run_directory / "ledger.txt").open("a") as ledger:
         ledger.write(line + "\n")
+    if FATAL_LINES and len((context.run_directory / "ledger.txt").read_text().splitlines()) >= FATAL_LINES:
+        os.kill(os.getpid(), signal.SIGKILL)
     await asyncio.sleep(0.004)
     return f"wrote {line}"
 

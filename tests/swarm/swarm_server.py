@@ -9,6 +9,18 @@ from contextlib import contextmanager
 from aiohttp import web
 
 
+def held(script):
+    """A script that answers only once the event is set that comes with it."""
+    released = threading.Event()
+
+    async def waiting(messages):
+        while not released.is_set():
+            await asyncio.sleep(0.01)
+        return script(messages)
+
+    return waiting, released
+
+
 @contextmanager
 def scripted_server(scripts, latency=0.0):
     """Serves each model name with its script, which may be a coroutine; yields the URL and a list of all requests.

@@ -1,6 +1,5 @@
 """`k25 swarm` from outside: answers, resuming, looking, exporting, cancelling, keys, errors."""
 
-import asyncio
 import fcntl
 import json
 import os
@@ -11,12 +10,11 @@ import struct
 import subprocess
 import sys
 import termios
-import threading
 import time
 
 import pytest
 from swarm_helpers import doubling_orchestrator, state_of
-from swarm_server import scripted_server
+from swarm_server import held, scripted_server
 
 from k25.agent import ModelTurn
 from k25.swarm import RunFolder
@@ -34,18 +32,6 @@ SCRIPTS = {"big": doubling_orchestrator([[1], [2], [3]]), "small": worker}
 
 
 PATIENCE = 240  # seconds that only a hang exceeds, however busy the machine is
-
-
-def held(script):
-    """A script that answers only once the event is set that comes with it."""
-    released = threading.Event()
-
-    async def waiting(messages):
-        while not released.is_set():
-            await asyncio.sleep(0.01)
-        return script(messages)
-
-    return waiting, released
 
 
 def k25(*arguments, cwd, wait=True, **environment):

@@ -51,7 +51,7 @@ def stormy_run(folder, agents):
             return await swarm.run("storm"), client.limit
 
     with mock_model(latency=0.001, turns=TURNS, faults=0.05) as url:
-        return complete(go(url), 110)
+        return complete(go(url))
 
 
 def check(folder, agents, done):

@@ -248,6 +248,7 @@ def test_nesting_cannot_deadlock_with_one_slot_of_everything(tmp_path, width):
 
 def test_agents_at_work_never_exceed_their_limit(tmp_path):
     now, most = 0, 0
+    full = asyncio.Event()
 
     @tool
     async def work() -> str:
@@ -255,6 +256,9 @@ def test_agents_at_work_never_exceed_their_limit(tmp_path):
         nonlocal now, most
         now += 1
         most = max(most, now)
+        if most == 3:
+            full.set()
+        await full.wait()
         await asyncio.sleep(0.01)
         now -= 1
         return "ok"
@@ -431,5 +435,5 @@ def test_no_tree_of_agents_deadlocks_whatever_the_limits(tree, live, slots, chai
 
     limits = SwarmSettings(depth=8, max_live_agents=live, tool_limits={"other": slots})
     with tempfile.TemporaryDirectory() as folder:
-        done = complete(swarm_of(Path(folder), script, script, settings=limits).run(json.dumps(tree)), 20)
+        done = complete(swarm_of(Path(folder), script, script, settings=limits).run(json.dumps(tree)))
     assert done.text.split() == ["leaf"] * leaves(tree)

@@ -139,7 +139,7 @@ def swarm_in(folder, metals=tuple(CELSIUS), seconds=0.01, main=None, sub=worker,
     return Swarm(folder, client, tools or tools_taking(seconds), settings=settings, sub_client=sub_client)
 
 
-def complete(coroutine, seconds=60):
+def complete(coroutine, seconds=240):
     """Its result. Playwright has a loop of its own in the thread of the tests."""
     with ThreadPoolExecutor(1) as threads:
         return threads.submit(asyncio.run, asyncio.wait_for(coroutine, seconds)).result()
@@ -181,11 +181,11 @@ def running_page(folder):
     thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
     thread.start()
     try:
-        assert ready.wait(20)
+        assert ready.wait(120)
         yield address[0]
     finally:
         loop.call_soon_threadsafe(ended.set)
-        thread.join(20)
+        thread.join(120)
         loop.close()
         assert not thread.is_alive()
 

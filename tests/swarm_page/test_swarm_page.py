@@ -296,7 +296,7 @@ def test_a_run_taken_up_again_leaves_out_the_time_between(open_page, elsewhere):
     process.kill()
     expect(page.locator("#state")).to_have_text("interrupted")
     gate.touch()
-    subprocess.run([sys.executable, swarm_page_world.__file__, folder, gate], check=True, timeout=60)
+    subprocess.run([sys.executable, swarm_page_world.__file__, folder, gate], check=True, timeout=240)
     expect(page.locator("#state")).to_have_text("answered")
     ask = "async () => { const { run } = await import('/page/app.js'); return [run.update.resumed, run.now()]; }"
     (resumed,), end = page.evaluate(ask)
@@ -339,7 +339,7 @@ def test_readers_that_leave_do_not_disturb_those_that_stay(open_page, elsewhere)
     page = open_page(folder)
     expect(counter(page, "agents live")).to_have_text("3 / 3")
     for _ in range(20):
-        urllib.request.urlopen(f"{page.url}updates", timeout=20).close()
+        urllib.request.urlopen(f"{page.url}updates", timeout=120).close()
     gate.touch()
     expect(page.locator("#state")).to_have_text("answered")
     expect(counter(page, "tool calls")).to_have_text("6")

@@ -8,7 +8,7 @@ import urllib.request
 
 import pytest
 from swarm_page_world import finished_run
-from swarm_server import scripted_server
+from swarm_server import held, scripted_server
 
 from k25.swarm.scripted import says
 
@@ -16,7 +16,7 @@ K25 = [sys.executable, "-m", "k25", "swarm"]
 
 
 def page_of(url):
-    with urllib.request.urlopen(url, timeout=20) as answer:
+    with urllib.request.urlopen(url, timeout=120) as answer:
         return answer.read().decode()
 
 
@@ -34,24 +34,26 @@ def test_the_page_of_an_earlier_run_is_served_until_interrupted(tmp_path, by):
         try:
             url = address_in(program.stdout)
             assert "<title>K25 swarm</title>" in page_of(url)
-            updates = urllib.request.urlopen(f"{url}updates", timeout=20)
+            updates = urllib.request.urlopen(f"{url}updates", timeout=120)
             assert b'"question"' in updates.readline()
             program.send_signal(by)
-            assert program.wait(20) == 0
+            assert program.wait(120) == 0
             updates.close()
         finally:
             program.kill()  # leaving the block waits for its end, also where it hangs
 
 
 def test_a_run_serves_its_page_while_it_goes_on(tmp_path):
-    with scripted_server({"m": lambda messages: says("the answer")}, latency=3.0) as (url, _):
+    model, released = held(lambda _: says("the answer"))
+    with scripted_server({"m": model}) as (url, _):
         options = ["--model", "m", "--base-url", url, "--out", tmp_path / "r", "--page", "0", "--plain"]
         with subprocess.Popen(
             [*K25, "question", *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         ) as program:
             try:
                 assert "<title>K25 swarm</title>" in page_of(address_in(program.stderr))
-                out, _ = program.communicate(timeout=60)
+                released.set()
+                out, _ = program.communicate(timeout=240)
             finally:
                 program.kill()
     assert (program.returncode, out) == (0, "the answer\n")
@@ -65,7 +67,7 @@ def test_wrong_folders_and_ports_are_named(tmp_path, port):
         port = url.split(":")[2].split("/")[0] if port == "taken" else port
         for run, chosen, words in (("empty", "0", "holds no run"), ("run", port, f"port {port}: the page cannot be")):
             command = [*K25, "page", tmp_path / run, f"--port={chosen}"]
-            done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+            done = subprocess.run(command, capture_output=True, text=True, timeout=240)
             assert done.returncode == 2
             assert words in done.stderr
             assert done.stderr.count("\n") == 1

@@ -51,7 +51,7 @@ def ask(folder):
 
         def ask(path, host=None, method="GET"):
             where = urllib.parse.urlsplit(url)
-            connection = http.client.HTTPConnection(where.hostname, where.port, timeout=20)
+            connection = http.client.HTTPConnection(where.hostname, where.port, timeout=120)
             connection.putrequest(method, path, skip_host=True)
             connection.putheader("Host", where.netloc if host is None else host)
             connection.endheaders()
