@@ -99,6 +99,18 @@ def test_a_folder_of_another_recipe_is_refused_and_left_alone(finished):
     assert load_recipe(str(finished / "config.toml")) == recipe()
 
 
+def test_a_recipe_that_failed_before_its_first_step_can_be_mended_in_the_same_folder(tmp_path):
+    run = tmp_path / "run"
+    with pytest.raises(InputError, match="no tokenizer here"):
+        train(recipe(f"tokenizer={tmp_path}/nowhere"), run)
+    (tmp_path / "empty.txt").touch()
+    with pytest.raises(InputError, match="none of its first records can be used"):
+        train(recipe(f"data.sources.files={{kind='text', path='{tmp_path}/empty.txt'}}"), run)
+    train(recipe("steps=1", schedule={"stable": 1}), run)
+    assert [record["step"] for record in steps(run)] == [1]
+    assert load_recipe(str(run / "config.toml")).steps == 1
+
+
 @pytest.mark.slow
 def test_ctrl_c_in_a_terminal_saves_and_the_same_command_finishes(tmp_path):
     path, run = tmp_path / "tiny.toml", tmp_path / "run"

@@ -26,10 +26,11 @@ import torch.distributed as dist
 from k25.errors import InputError
 from k25.model import K25Model
 from k25.train.batch import PackedBatch
-from k25.train.checkpoints import Checkpoints, load_checkpoint
+from k25.train.checkpoints import Checkpoints, load_checkpoint, newest_checkpoint
 from k25.train.export import export
 from k25.train.flops import StepArithmetic, measured_peak
 from k25.train.learner import Learner
+from k25.train.metrics import FILE_NAME as METRICS
 from k25.train.metrics import JsonLines, Record, Sink, TensorBoard
 from k25.train.muonclip import MuonClip
 from k25.train.parallel.apply import parallelise
@@ -186,11 +187,12 @@ class TrainingRun:
 def _claim(run: Path, recipe: StageRecipe, *, first: bool) -> None:
     """Write the resolved recipe, or compare it with the one that the folder was begun with.
 
-    How the work is divided among ranks and servers may change from one start to the next.
+    How the work is divided among ranks and servers may change from one start to the next. A folder without a step is
+    not begun: a recipe that failed before, for want of a tokenizer for example, may be mended and started again.
     """
     table = recipe.table()
     path = run / CONFIG
-    begun = read_toml(path) if path.is_file() else None
+    begun = read_toml(path) if path.is_file() and _has_steps(run) else None
     if dist.is_initialized():
         # Everyone has looked before it is written.
         dist.barrier()
@@ -204,6 +206,11 @@ def _claim(run: Path, recipe: StageRecipe, *, first: bool) -> None:
         path.write_text(tomli_w.dumps(table), encoding="utf-8")
     if dist.is_initialized():
         dist.barrier()
+
+
+def _has_steps(run: Path) -> bool:
+    metrics = run / METRICS
+    return (metrics.is_file() and metrics.stat().st_size > 0) or newest_checkpoint(run / "checkpoints") is not None
 
 
 @contextmanager
