@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -20,12 +19,18 @@ def ask(source, *suite, exercise_options=FEW, model_options=SHORT, **options):
     )
 
 
-def test_results_and_answers_are_written_as_json(nano_run, tmp_path, capsys):
-    ask(nano_run, "add", "colour-grid", json_file=tmp_path / "result.json", show_failures=1)
-    (model,) = json.loads((tmp_path / "result.json").read_text())["models"]
+def test_results_and_answers_are_printed_as_one_json_object(nano_run, capsys):
+    ask(nano_run, "add", "colour-grid", json_=True)
+    found = json.loads(capsys.readouterr().out)
+    assert found["settings"]["samples"] == 2
+    (model,) = found["models"]
     assert [(result["task"], result["exercises"]) for result in model["results"]] == [("add", 2), ("colour-grid", 2)]
     assert [attempt["task"] for attempt in model["attempts"]] == ["add", "add", "colour-grid", "colour-grid"]
     assert all(attempt["completion_tokens"] <= 4 for attempt in model["attempts"])
+
+
+def test_conversations_that_went_wrong_are_shown(nano_run, capsys):
+    ask(nano_run, "add", show_failures=1)
     shown = capsys.readouterr().out
     assert "add, difficulty 1, exercise 0, attempt 1\nuser: " in shown
     assert "expected: " in shown
@@ -51,7 +56,7 @@ def test_the_program_says_one_line_and_leaves_with_two(tmp_path):
         ("http://127.0.0.1:9", {}, "127.0.0.1:9"),
         ("http://", {}, "is no URL of a server"),
         ("ftp://here", {}, "is no URL of a server"),
-        (".", {"json_file": Path("no/such/place.json")}, "there is no folder"),
+        (".", {"show_failures": -1}, "--show-failures -1"),
         (".", {"exercise_options": ExerciseOptions(samples=0)}, "--samples 0"),
         (".", {"exercise_options": ExerciseOptions(difficulty=0)}, "--difficulty 0"),
         (".", {"exercise_options": ExerciseOptions(repeats=2)}, "--temperature"),

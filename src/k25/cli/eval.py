@@ -7,10 +7,9 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Annotated
 
 # Waiting threads must sleep, not spin: on a busy machine spinning costs most of the speed. Read when torch is loaded.
@@ -97,7 +96,7 @@ def main(
     suite: tuple[str, ...] = ("text",),
     against: str | None = None,
     show_failures: int = 0,
-    json_file: Annotated[Path | None, Parameter(name="--json")] = None,
+    json_: Annotated[bool, Parameter(name="--json")] = False,
     exercise_options: ExerciseOptions | None = None,
     model_options: ModelOptions | None = None,
 ) -> None:
@@ -110,28 +109,24 @@ def main(
         suite: text, image, video, tools, all, or the name of a task; repeatable.
         against: A second model, asked the same exercises: the table shows what it does better or worse.
         show_failures: Print the conversations of so many wrong attempts.
-        json_file: Write results and all answers to this file.
+        json_: Print one JSON object with results and all answers in place of the tables.
     """
     asked, how = exercise_options or ExerciseOptions(), model_options or ModelOptions()
     _check(asked, how)
-    if json_file is not None and not json_file.absolute().parent.is_dir():
-        raise InputError(f"--json {json_file}: there is no folder {json_file.absolute().parent}")
+    if show_failures < 0:
+        raise InputError(f"--show-failures {show_failures}: give at least 0")
     samples = exercises(named_tasks(suite), samples=asked.samples, difficulty=asked.difficulty, seed=asked.seed)
     samples = _askable(samples, suite, how)
     sources = [source] if against is None else [source, against]
     attempts = {each: asyncio.run(_attempts(each, samples, asked, how)) for each in sources}
-    console = Console(highlight=False)
-    for each in sources:
-        _print_failures(console, attempts[each], show_failures)
-        console.print(result_table(each, task_results(attempts[each])))
-        _note_errors(each, attempts[each])
-    if against is not None:
-        console.print(comparison_table(source, attempts[source], against, attempts[against]))
-    if json_file is not None:
+    if json_:
         found = [_as_json(each, attempts[each]) for each in sources]
         settings = asdict(asked) | {key: value for key, value in asdict(how).items() if key != "api_key"}
-        text = json.dumps({"settings": settings, "models": found}, ensure_ascii=False, indent=1)
-        json_file.write_text(text + "\n", encoding="utf-8")
+        print(json.dumps({"settings": settings, "models": found}, ensure_ascii=False, indent=1))
+    else:
+        _show(attempts, against, show_failures)
+    for each in sources:
+        _note_errors(each, attempts[each])
     if any(all(attempt.error for attempt in of_model) for of_model in attempts.values()):
         sys.exit(1)
 
@@ -221,6 +216,16 @@ def _progress(source: str, total: int) -> Iterator[Callable[[Attempt], None]]:
             bar.update(task, advance=1, description=f"{escape(source)}  {solved / done:.0%} right")
 
         yield advance
+
+
+def _show(attempts: Mapping[str, Sequence[Attempt]], against: str | None, failures: int) -> None:
+    console = Console(highlight=False)
+    for each, made in attempts.items():
+        _print_failures(console, made, failures)
+        console.print(result_table(each, task_results(made)))
+    if against is not None:
+        source = next(iter(attempts))
+        console.print(comparison_table(source, attempts[source], against, attempts[against]))
 
 
 def _print_failures(console: Console, attempts: Sequence[Attempt], count: int) -> None:

@@ -12,7 +12,8 @@ from k25.evaluation import Attempt, Estimate, TaskResult, differences, task_resu
 def result_table(source: str, results: Sequence[TaskResult]) -> Table:
     """One line per task; columns that say nothing for these tasks are left out."""
     repeats = results[0].repeats
-    title = f"{source}: {results[0].exercises} exercises of each task"
+    count = results[0].exercises
+    title = f"{source}: {count} exercise{'s' if count > 1 else ''} of each task"
     table = _table(title if repeats == 1 else f"{title}, {repeats} attempts each")
     shown = {
         "level": True,
