@@ -24,7 +24,23 @@ def test_a_failing_file_system_is_one_line_and_exit_code_one(tmp_path):
     (tmp_path / "file").write_text("")
     done = k25("demo", "--out", str(tmp_path / "file" / "below"))
     assert done.returncode == 1
+    assert done.stderr == f"error: {tmp_path / 'file' / 'below'}: Not a directory\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["frobnicate"], 'Unknown command "frobnicate"'),
+        (["data", "peek"], "parameter RECIPE requires an argument; `k25 data peek --help` says what there is"),
+        (["doctor", "--jsn"], "Unknown option: --jsn. Did you mean --json?; `k25 doctor --help` says what there is"),
+        (["plan", "nano", "--devices", "few"], 'unable to convert "few" into int; `k25 plan --help`'),
+    ],
+)
+def test_a_command_line_that_cannot_be_understood_is_an_error_like_any_other(arguments, message):
+    done = k25(*arguments)
+    assert done.returncode == 2
     assert done.stderr.startswith("error: ")
+    assert message in done.stderr
     assert done.stderr.count("\n") == 1
 
 

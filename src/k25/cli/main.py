@@ -6,7 +6,7 @@ Exit codes: 0 success, 1 the work itself failed, 2 wrong input (arguments, files
 import os
 import sys
 
-from cyclopts import App, Parameter
+from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 from rich.markup import escape
 
@@ -25,7 +25,7 @@ app = App(
 GROUPS = {"data", "rl", "swarm", "tokenizer"}
 
 for name, summary in {
-    "demo": "Run the demonstration of everything that is built so far.",
+    "demo": "See everything at work: checkpoints, serving, nano trained from nothing, a swarm.",
     "doctor": "Say what this machine can do, and how to get the rest.",
     "inspect": "Show what a checkpoint or a preset consists of: parts, shapes, parameters, bytes.",
     "convert": "Convert a checkpoint: bf16 to INT4 and back, transformers-native to released layout.",
@@ -68,8 +68,12 @@ EXTRA_OF = {
 def run() -> None:
     """Entry point of the `k25` program."""
     try:
-        app()
+        app(print_error=False, exit_on_error=False)
         sys.stdout.flush()
+    except CycloptsError as error:
+        command = " ".join(("k25", *(error.command_chain or ())))
+        _print_error(f"{str(error).rstrip('.')}; `{command} --help` says what there is")
+        sys.exit(2)
     except InputError as error:
         _print_error(str(error))
         sys.exit(2)
@@ -88,7 +92,8 @@ def run() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:
-        _print_error(str(error))
+        # "file: reason" in place of "[Errno 2] reason: 'file'".
+        _print_error(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error))
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
