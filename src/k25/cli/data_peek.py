@@ -46,6 +46,8 @@ def peek(
     """
     if min(start, documents) < 0 or streams < 1:
         raise InputError("--start and --documents cannot be negative, and --streams must be at least 1")
+    if html_file is not None and not html_file.absolute().parent.is_dir():
+        raise InputError(f"--html {html_file}: there is no folder {html_file.absolute().parent}")
     data, words, media = recipe_streams(recipe, tokenizer)
     if source is not None and source not in data.source_names:
         raise InputError(f"--source {source}: the recipe has {', '.join(data.source_names)}")

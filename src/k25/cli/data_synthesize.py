@@ -2,9 +2,7 @@
 
 import asyncio
 from pathlib import Path
-from typing import Annotated
 
-from cyclopts import Parameter
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -15,7 +13,7 @@ from k25.agent import RecordError
 from k25.errors import InputError
 
 
-def main(plan: Path, /, *, out: Annotated[Path, Parameter(alias="-o")]) -> None:
+def main(plan: Path, /, *, out: Path) -> None:
     """Ask models for answers to prompts, verify them, and write records for fine-tuning.
 
     An interrupted run continues with the same command; what was answered is not asked again.

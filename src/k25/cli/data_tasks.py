@@ -25,6 +25,8 @@ def main(
             raise InputError("--difficulty and --json need the name of a task, such as `k25 data tasks add`")
         print(markdown_table(seed) if table else "\n".join(_line(task, seed) for task in task_names()))
         return
+    if table:
+        raise InputError("--table is of all tasks; leave out the name")
     if count < 1:
         raise InputError(f"--count {count}: give at least 1")
     task = get_task(name)

@@ -11,6 +11,7 @@ from k25.cli.train_run import run_stage
 
 def main(
     recipe: str,
+    /,
     *,
     out: Path | None = None,
     start_from: Annotated[str | None, Parameter(name=["--from"])] = None,

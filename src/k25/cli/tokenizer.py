@@ -12,7 +12,7 @@ app = App(name="tokenizer", help="Train a tokenizer in the released format.")
 
 
 @app.command
-def train(recipe: str, *, out: Path, overwrite: bool = False) -> None:
+def train(recipe: str, /, *, out: Path, overwrite: bool = False) -> None:
     """Train a tokenizer from a recipe and write it to a folder.
 
     Args:
@@ -22,7 +22,9 @@ def train(recipe: str, *, out: Path, overwrite: bool = False) -> None:
     """
     if (out / "tiktoken.model").exists() and not overwrite:
         raise InputError(f"{out} holds a tokenizer; give another --out, or --overwrite to replace it")
-    tokenizer = train_from_recipe(load_tokenizer_recipe(recipe))
+    chosen = load_tokenizer_recipe(recipe)
+    # A folder that cannot be made is known before the work, not after it.
     out.mkdir(parents=True, exist_ok=True)
+    tokenizer = train_from_recipe(chosen)
     tokenizer.save(out)
     Console(highlight=False).print(f"{tokenizer.vocabulary_size} tokens, control tokens included: {out}")

@@ -1,4 +1,4 @@
-"""`k25 demo`: everything that is built so far, shown in a few minutes on a laptop.
+"""`k25 demo`: everything at work, in a few minutes on a laptop.
 
 course      stages one after the other: what is left, what is kept
 checkpoint, prompt, network, serving        the random nano network and the release
@@ -46,7 +46,7 @@ STAGES = (
 
 
 def main(*, out: Path = Path("runs/demo"), full: bool = False) -> None:
-    """Run the demonstration of everything that is built so far.
+    """See everything at work: checkpoints, serving, nano trained from nothing, a swarm.
 
     It can be interrupted and run again: finished stages are kept, training goes on where it was.
 
