@@ -1,6 +1,8 @@
 """The rollout manager: groups in order, samples that are the engine's own, nothing lost without a reason."""
 
 import asyncio
+import os
+import sys
 from dataclasses import replace
 
 import pytest
@@ -81,6 +83,13 @@ def test_rollouts_that_outgrow_the_context_share_one_reason(nano):
 def test_wrong_environment_names_are_input_errors(name, options, message):
     with pytest.raises(InputError, match=message):
         environment(name, options)
+
+
+def test_an_environment_in_the_folder_where_the_command_is_run_is_found(tmp_path, monkeypatch):
+    (tmp_path / "of_the_reader.py").write_text("from k25.rl import TaskEnvironment as Base\nclass Mine(Base): ...\n")
+    monkeypatch.setattr(sys, "path", [each for each in sys.path if each not in ("", os.getcwd())])
+    monkeypatch.chdir(tmp_path)
+    assert type(environment("of_the_reader:Mine", {"task": "add"})).__name__ == "Mine"
 
 
 def test_difficulties_are_drawn_from_the_whole_range():

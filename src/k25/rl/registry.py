@@ -3,11 +3,13 @@
 task:NAME             a task of `k25.tasks` (`k25 data tasks` lists them)
 swarm:NAME            agents that start agents
 verifiers:NAME        an installed environment of `verifiers`
-package.module:Class  your own
+package.module:Class  your own: an installed module, or one in the folder where the command is run
 """
 
 import difflib
 import inspect
+import os
+import sys
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
@@ -29,6 +31,9 @@ def environment(name: str, options: Mapping[str, Any] | None = None) -> Environm
     if not (family and colon and rest):
         raise InputError(f"environment {name!r}: write task:NAME, swarm:NAME, verifiers:NAME or package.module:Class")
     known = family in _FAMILIES
+    if not known and os.getcwd() not in sys.path:
+        # As `python -m` does; last, so that a file there takes no library's place.
+        sys.path.append(os.getcwd())
     make = _found(_FAMILIES[family] if known else name, name)
     if not known and not (isinstance(make, type) and issubclass(make, Environment)):
         raise InputError(f"environment {name!r}: {rest} is no subclass of k25.rl.Environment")
@@ -43,7 +48,9 @@ def _found(place: str, name: str) -> Any:
     try:
         found = getattr(import_module(module), attribute)
     except ImportError as error:
-        raise InputError(f"environment {name!r}: {module} cannot be imported ({error})") from None
+        raise InputError(
+            f"environment {name!r}: {module} cannot be imported ({error}); install it, or run k25 in its folder"
+        ) from None
     except AttributeError:
         raise InputError(f"environment {name!r}: {module} has no {attribute}") from None
     return found
