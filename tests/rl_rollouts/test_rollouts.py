@@ -1,9 +1,9 @@
 """The rollout manager: groups in order, samples that are the engine's own, nothing lost without a reason."""
 
 import asyncio
-import os
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -87,7 +87,7 @@ def test_wrong_environment_names_are_input_errors(name, options, message):
 
 def test_an_environment_in_the_folder_where_the_command_is_run_is_found(tmp_path, monkeypatch):
     (tmp_path / "of_the_reader.py").write_text("from k25.rl import TaskEnvironment as Base\nclass Mine(Base): ...\n")
-    monkeypatch.setattr(sys, "path", [each for each in sys.path if each not in ("", os.getcwd())])
+    monkeypatch.setattr(sys, "path", [each for each in sys.path if each not in ("", str(Path.cwd()))])
     monkeypatch.chdir(tmp_path)
     assert type(environment("of_the_reader:Mine", {"task": "add"})).__name__ == "Mine"
 

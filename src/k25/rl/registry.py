@@ -8,10 +8,10 @@ package.module:Class  your own: an installed module, or one in the folder where 
 
 import difflib
 import inspect
-import os
 import sys
 from collections.abc import Callable, Mapping
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from k25.errors import InputError
@@ -31,9 +31,9 @@ def environment(name: str, options: Mapping[str, Any] | None = None) -> Environm
     if not (family and colon and rest):
         raise InputError(f"environment {name!r}: write task:NAME, swarm:NAME, verifiers:NAME or package.module:Class")
     known = family in _FAMILIES
-    if not known and os.getcwd() not in sys.path:
+    if not known and str(Path.cwd()) not in sys.path:
         # As `python -m` does; last, so that a file there takes no library's place.
-        sys.path.append(os.getcwd())
+        sys.path.append(str(Path.cwd()))
     make = _found(_FAMILIES[family] if known else name, name)
     if not known and not (isinstance(make, type) and issubclass(make, Environment)):
         raise InputError(f"environment {name!r}: {rest} is no subclass of k25.rl.Environment")
