@@ -64,7 +64,8 @@ def start_server(command, folder, stack):
     stack.callback(server.wait)
     stack.callback(server.terminate)
     port = found[1] if (found := re.search(r"--port (\d+)", command)) else "8000"
-    for _ in range(600):
+    deadline = time.monotonic() + 240
+    while time.monotonic() < deadline:
         assert server.poll() is None, f"{command}\nended with {server.returncode}"
         with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
             return

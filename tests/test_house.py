@@ -58,7 +58,7 @@ def test_packages_import_only_what_the_table_allows():
 @pytest.mark.parametrize("package", [name for name in WITHOUT_TORCH if name in _existing()])
 def test_agent_wing_imports_without_torch(package):
     code = f"import sys; sys.modules['torch'] = None; import k25.{package}"
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=240)
 
 
 def test_help_imports_no_heavy_library():
@@ -66,4 +66,4 @@ def test_help_imports_no_heavy_library():
         "import sys; from k25.cli.main import app; app(['--help'], result_action='return_value');"
         "assert not {'torch', 'numpy', 'av', 'transformers', 'tiktoken'} & set(sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60, stdout=subprocess.DEVNULL)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=240, stdout=subprocess.DEVNULL)

@@ -240,14 +240,15 @@ def interrupt_when(text, out):
         child = subprocess.Popen(
             [*DEMO, "--out", str(out)], stdout=printed, stderr=subprocess.PIPE, text=True, env=environment
         )
-        for _ in range(1200):
+        deadline = time.monotonic() + 240
+        while time.monotonic() < deadline:
             printed.seek(0)
             if text in printed.read():
                 break
             assert child.poll() is None, child.stderr.read()
             time.sleep(0.1)
         child.send_signal(signal.SIGINT)
-        _, errors = child.communicate(timeout=120)
+        _, errors = child.communicate(timeout=240)
         printed.seek(0)
         return printed.read(), errors, child.returncode
 

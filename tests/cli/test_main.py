@@ -10,7 +10,7 @@ K25 = str(Path(sys.executable).parent / "k25")
 
 
 def k25(*arguments, **options):
-    return subprocess.run([K25, *arguments], capture_output=True, text=True, timeout=120, check=False, **options)
+    return subprocess.run([K25, *arguments], capture_output=True, text=True, timeout=240, check=False, **options)
 
 
 def test_wrong_input_is_one_line_and_exit_code_two():
@@ -49,7 +49,7 @@ def test_a_closed_pipe_is_no_traceback():
         ["bash", "-c", f"{K25} inspect k2.5 --tensors | head -1"],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=240,
         check=True,
     )
     assert done.stdout.startswith("language_model.")
@@ -68,7 +68,7 @@ def test_a_closed_pipe_is_no_traceback():
 def test_a_missing_library_is_answered_with_the_extra_that_is_enough_for_the_command(arguments, extra):
     code = "import sys; sys.modules['torch'] = None; from k25.cli.main import run; run()"
     done = subprocess.run(
-        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=240, check=False
     )
     assert done.returncode == 1
     assert done.stderr == f"error: this command needs torch, which is not installed: pip install 'k25[{extra}]'\n"

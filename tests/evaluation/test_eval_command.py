@@ -44,7 +44,7 @@ def test_a_model_equals_itself(nano_run, capsys):
 def test_the_program_says_one_line_and_leaves_with_two(tmp_path):
     code = "from k25.cli.main import run; run()"
     command = [sys.executable, "-c", code, "eval", str(tmp_path), "--suite", "texts"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 2
     assert done.stderr.strip() == "error: there is no suite or task 'texts'; did you mean text?"
 

@@ -160,7 +160,7 @@ def test_cancelling_the_rollouts_ends_programs_and_frees_the_engine(nano, tmp_pa
                 requests = [GroupRequest(environment, environment.draw(0, 0), 2)]
                 groups = manager.groups(requests)
                 waiting = asyncio.ensure_future(anext(groups))
-                while engine.metrics().running < 2:
+                while engine.metrics().running < 2 and not waiting.done():
                     await asyncio.sleep(0.01)
                 waiting.cancel()
                 await asyncio.wait({waiting})

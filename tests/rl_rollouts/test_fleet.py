@@ -320,7 +320,7 @@ def test_rollouts_go_on_when_a_server_is_killed_in_the_middle():
                 requests = [GroupRequest(add, add.draw(0, index), 4) for index in range(6)]
                 groups = manager.groups(requests)
                 first = asyncio.ensure_future(anext(groups))
-                while not fleet.members[0].running:
+                while not fleet.members[0].running and not first.done():
                     await asyncio.sleep(0.01)
                 await asyncio.sleep(0.2)
                 os.kill(servers[0].pid, signal.SIGKILL)

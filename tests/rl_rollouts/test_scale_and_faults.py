@@ -165,7 +165,8 @@ class WithServer(Trivial):
                 if self.fault == signal.SIGKILL:
                     await server.process.wait()
 
-            @tool(timeout=0.5)
+            # Only who asks the server that hangs has to wait; others may be slow on a busy machine.
+            @tool(timeout=0.5 if example.key == "0/0" and self.fault == signal.SIGSTOP else 30)
             async def ask(text: str) -> str:
                 """Ask the server."""
                 return await server.ask(text)

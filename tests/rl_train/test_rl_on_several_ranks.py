@@ -98,7 +98,7 @@ def test_rollouts_of_two_processes_run_ahead_and_ctrl_c_saves_on_both(launch, tm
     while process.poll() is None and len(steps(run) if run.exists() else []) < 3:
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=240)
     done = len(steps(run))
     assert 3 <= done < 1000, errors[-4000:]
     assert [folder.name for folder in (run / "checkpoints").iterdir()] == [f"step-{done}"], errors[-4000:]

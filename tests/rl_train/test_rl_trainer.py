@@ -341,7 +341,7 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint_with_the_same_rollouts(tm
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     subprocess.run([*command, str(whole)], env=environment, check=True, timeout=300)
     process = subprocess.Popen([*command, str(killed)], env=environment)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 240
     while len(read_metrics(killed)) < 13 and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
     process.kill()

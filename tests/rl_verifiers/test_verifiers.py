@@ -125,7 +125,7 @@ def test_servers_that_are_started_anew_do_not_disturb_rollouts(nano, installed, 
 def test_nothing_is_left_of_rollouts_that_are_cancelled(nano, installed):
     async def cancelled():
         playing = asyncio.ensure_future(rollouts_of(nano, environment("verifiers:k25-lookup"), size=4))
-        while not tool_servers():
+        while not tool_servers() and not playing.done():
             await asyncio.sleep(0.05)
         playing.cancel()
         await asyncio.wait({playing})

@@ -179,7 +179,7 @@ def command_of(*words):
 
 def k25(*words, **options):
     command = command_of(*words)
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, **options)
+    return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False, **options)
 
 
 def test_the_command_shows_a_run_once_without_a_terminal(tmp_path):

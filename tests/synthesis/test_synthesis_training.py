@@ -38,7 +38,7 @@ def test_records_are_read_by_the_conversations_source_and_answers_are_learnt(tmp
             f'[prompts.all]\nkind = "tasks"\ntasks = {json.dumps(TASKS)}\ncount = 4\ndifficulty = 1\n'
         )
         command = [sys.executable, "-m", "k25", "data", "synthesize", str(plan), "--out", str(tmp_path / "out")]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=True)
     records = lines(tmp_path / "out/records.jsonl")
     assert f"{len(records)} records of 12 candidates" in done.stdout
     assert {record["provenance"]["prompt"]["task"] for record in records} == set(TASKS)

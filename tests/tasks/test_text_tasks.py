@@ -58,7 +58,7 @@ def test_samples_are_equal_in_every_process():
             env={"PYTHONHASHSEED": hash_seed},
             check=True,
             capture_output=True,
-            timeout=60,
+            timeout=240,
         )
         for hash_seed in ("1", "2")
     ]

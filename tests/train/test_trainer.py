@@ -117,17 +117,17 @@ def test_ctrl_c_in_a_terminal_saves_and_the_same_command_finishes(tmp_path):
     path.write_text(tomli_w.dumps(table(steps=100, schedule={"stable": 100})))
     command = [K25, "pretrain", str(path), "--out", str(run), "--set", "data.workers=1"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 240
     while len(steps(run)) < 3 and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    output, errors = process.communicate(timeout=120)
+    output, errors = process.communicate(timeout=240)
     assert process.returncode == 130, output + errors
     assert "run the same command again to continue" in " ".join(output.split())
     assert "Traceback" not in errors
     done = len(steps(run))
     assert (run / "checkpoints" / f"step-{done}").is_dir()
-    again = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    again = subprocess.run(command, capture_output=True, text=True, timeout=240, check=True)
     assert f"continuing after step {done} of 100" in again.stdout
     assert [record["step"] for record in steps(run)] == list(range(1, 101))
 

@@ -14,7 +14,7 @@ PARAGRAPH = "The quick brown fox jumps over the lazy dog while the river runs to
 
 def build(output, *arguments):
     command = [sys.executable, str(SCRIPT), str(output), "--no-man-pages", "--no-documentation", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
 
 
 @pytest.fixture

@@ -43,7 +43,7 @@ def test_a_run_killed_three_times_has_the_losses_of_one_left_alone(tmp_path):
         process.kill()
         process.communicate()
     for folder in (run, tmp_path / "alone"):
-        subprocess.run([*command, str(folder)], **quiet, timeout=120, check=True)
+        subprocess.run([*command, str(folder)], **quiet, timeout=240, check=True)
     assert losses(run) == losses(tmp_path / "alone")
     assert [step for step, _ in losses(run)] == list(range(1, 81))
 
@@ -88,7 +88,7 @@ def test_ctrl_c_under_torchrun_saves_on_all_ranks(tmp_path):
         time.sleep(0.05)
     # A terminal sends it to every process in the foreground.
     os.killpg(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=240)
     done = len(losses(run))
     assert 3 <= done < 1000, errors[-4000:]
     assert [folder.name for folder in (run / "checkpoints").iterdir()] == [f"step-{done}"], errors[-4000:]
