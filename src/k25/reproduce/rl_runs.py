@@ -108,7 +108,7 @@ class _Progress:
         self._say, self._name, self._steps = say, name, steps
 
     def write(self, record: Record) -> None:
-        if "reward" in record and record["step"] % 5 == 0:
+        if "reward" in record and (record["step"] % 5 == 0 or record["step"] == 1):
             self._say(f"{self._name}, update {record['step']} of {self._steps}, reward {record['reward']:.2f}")
 
     def close(self) -> None:

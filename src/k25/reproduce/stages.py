@@ -17,7 +17,7 @@ from k25.train.trainer import Interrupted, Monitor, Trainer
 
 Say = Callable[[str], None]
 
-# A line about progress every so many steps.
+# A line about progress after the first step, and every so many.
 _SAID_EVERY = 20
 
 
@@ -76,7 +76,7 @@ class _Progress:
         self._say, self._name, self._steps = say, name, steps
 
     def write(self, record: Record) -> None:
-        if "loss" in record and record["step"] % _SAID_EVERY == 0:
+        if "loss" in record and (record["step"] % _SAID_EVERY == 0 or record["step"] == 1):
             self._say(f"{self._name}, step {record['step']} of {self._steps}, loss {record['loss']:.3f}")
 
     def close(self) -> None:
