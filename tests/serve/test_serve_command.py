@@ -125,7 +125,7 @@ def test_an_installed_engine_is_started_with_that_command(tmp_path, capfd, monke
         ({"access": AccessOptions(served_model_name=("",))}, "served-model-name"),
         ({"limits": LimitOptions(max_concurrency=0)}, "max-concurrency"),
         ({"limits": LimitOptions(max_body="much")}, "--max-body 'much'"),
-        ({"access": AccessOptions(weights_root=Path("/nowhere"))}, "weights-root /nowhere: is no folder"),
+        ({"access": AccessOptions(weights_root=Path(__file__))}, "test_serve_command.py: is no folder"),
         ({"limits": LimitOptions(deadline=float("nan"))}, "deadline"),
         ({"limits": LimitOptions(grace=-1)}, "grace"),
         ({"running": EngineOptions(device="abacus")}, "abacus"),

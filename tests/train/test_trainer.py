@@ -99,6 +99,32 @@ def test_a_folder_of_another_recipe_is_refused_and_left_alone(finished):
     assert load_recipe(str(finished / "config.toml")) == recipe()
 
 
+def test_a_folder_in_which_another_process_trains_is_refused_and_left_alone(finished, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+
+    def written():
+        files = (path for path in run.rglob("*") if path.is_file() and path.name != ".lock")
+        return {path: path.stat().st_mtime_ns for path in files}
+
+    before = written()
+    hold = (
+        "import fcntl, sys; lock = open(sys.argv[1], 'wb'); fcntl.flock(lock, fcntl.LOCK_EX); print('held', flush=True)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", f"{hold}; input()", str(run / ".lock")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as other:
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(InputError, match=r"run: another process is training in this folder"):
+            train(recipe(), run)
+        other.communicate("\n")
+    assert written() == before
+    train(recipe(), run)
+
+
 def test_a_recipe_that_failed_before_its_first_step_can_be_mended_in_the_same_folder(tmp_path):
     run = tmp_path / "run"
     with pytest.raises(InputError, match="no tokenizer here"):

@@ -8,18 +8,18 @@ processes may read while one writes (`k25.agent.record_reader`).
 
 import asyncio
 import contextlib
-import fcntl
 import json
 import sqlite3
 import threading
 import time
 from collections import deque
 from pathlib import Path
-from typing import IO, Self
+from typing import Self
 
 from k25.agent.events import Event
 from k25.agent.record_reader import SCHEMA_VERSION, RecordReader
 from k25.errors import InputError
+from k25.sole_writer import sole_writer
 
 COMMIT_INTERVAL = 0.003  # seconds between commits under load; a lone event is committed at once
 _SCHEMA = f"""
@@ -49,7 +49,10 @@ class Record:
         self.path = path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock = _lock(path)
+            self._lock = sole_writer(
+                path.with_name(path.name + ".lock"),
+                f"{path}: another process is writing this record; wait for it or stop it",
+            )
         except OSError as error:
             raise InputError(f"{path.parent}: cannot hold a run ({error.strerror}); name another folder") from None
         try:
@@ -157,17 +160,6 @@ def _resolve(futures: list["asyncio.Future[None]"]) -> None:
     for future in futures:
         if not future.done():
             future.set_result(None)
-
-
-def _lock(path: Path) -> IO[bytes]:
-    """A lock that ends with the process, however it ends."""
-    file = path.with_name(path.name + ".lock").open("wb")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.close()
-        raise InputError(f"{path}: another process is writing this record; wait for it or stop it") from None
-    return file
 
 
 def _open(path: Path, survive_power_loss: bool) -> sqlite3.Connection:

@@ -55,7 +55,8 @@ class ServerSettings:
         for name in ("max_body_bytes", "max_concurrency", "max_files", "max_file_bytes"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name.replace('_', '-')} is {getattr(self, name)}; it must be at least 1")
-        if self.weights_root is not None and not self.weights_root.is_dir():
+        # One that is not there yet is made by whoever trains.
+        if self.weights_root is not None and self.weights_root.exists() and not self.weights_root.is_dir():
             raise InputError(f"weights-root {self.weights_root}: is no folder; name the one that checkpoints come to")
         for name in ("deadline_seconds", "body_seconds"):
             value = getattr(self, name)

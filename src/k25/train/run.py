@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
+from typing import IO
 
 import tomli_w
 import torch
@@ -25,6 +26,7 @@ import torch.distributed as dist
 
 from k25.errors import InputError
 from k25.model import K25Model
+from k25.sole_writer import sole_writer
 from k25.train.batch import PackedBatch
 from k25.train.checkpoints import Checkpoints, load_checkpoint, newest_checkpoint
 from k25.train.export import export
@@ -77,9 +79,19 @@ class TrainingRun:
     def __init__(self, recipe: StageRecipe, run: Path, ranks: Ranks, *, watchers: Sequence[Sink] = ()) -> None:
         """Build everything and go back to the newest checkpoint, if the folder has one.
 
-        Raises InputError where the folder belongs to another recipe, or anything in the recipe cannot be had.
+        Raises InputError where the folder belongs to another recipe or another process trains in it, and where anything
+        in the recipe cannot be had.
         """
         self.run, self.ranks, self._last_step = run, ranks, recipe.steps
+        self._lock = _sole_trainer(run) if ranks.first else None
+        try:
+            self._build(recipe, watchers)
+        except BaseException:
+            self._give_back()
+            raise
+
+    def _build(self, recipe: StageRecipe, watchers: Sequence[Sink]) -> None:
+        run, ranks = self.run, self.ranks
         _claim(run, recipe, first=ranks.first)
         self.start = build_start(recipe)
         self.arithmetic = StepArithmetic(self.start.model.config)
@@ -102,6 +114,12 @@ class TrainingRun:
 
         Raises Interrupted after Ctrl-C (the state is saved first), and TrainingFailed where updates keep failing.
         """
+        try:
+            self._fit()
+        finally:
+            self._give_back()
+
+    def _fit(self) -> None:
         with _stop_signal() as stopping:
             try:
                 self._steps(stopping)
@@ -118,6 +136,11 @@ class TrainingRun:
             export(self.state.learner.model, self.start, self.run / EXPORT)
             if self.ranks.first:
                 write_report(self.run, self.curves)
+
+    def _give_back(self) -> None:
+        """Let another process train in the folder."""
+        if self._lock is not None:
+            self._lock.close()
 
     def _steps(self, stopping: threading.Event) -> None:
         """Take the steps that are left, `_stepped` after each, until the event is set."""
@@ -184,6 +207,13 @@ class TrainingRun:
         )
 
 
+def _sole_trainer(run: Path) -> IO[bytes]:
+    run.mkdir(parents=True, exist_ok=True)
+    return sole_writer(
+        run / ".lock", f"{run}: another process is training in this folder; wait for it, stop it, or give another --out"
+    )
+
+
 def _claim(run: Path, recipe: StageRecipe, *, first: bool) -> None:
     """Write the resolved recipe, or compare it with the one that the folder was begun with.
 
@@ -202,7 +232,6 @@ def _claim(run: Path, recipe: StageRecipe, *, first: bool) -> None:
         if changed:
             raise InputError(f"{run} was begun with a different recipe ({', '.join(changed)}); give another --out")
     elif first:
-        run.mkdir(parents=True, exist_ok=True)
         path.write_text(tomli_w.dumps(table), encoding="utf-8")
     if dist.is_initialized():
         dist.barrier()
