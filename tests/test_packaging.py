@@ -43,7 +43,7 @@ def test_the_wheel_holds_every_file_of_the_package_and_every_recipe(wheel):
     wanted = {f"k25/{name}" for name in files_of(ROOT / "src" / "k25")}
     wanted |= {f"k25/recipes/{name}" for name in files_of(ROOT / "recipes")}
     assert {
-        "k25/kernels/decode.cpp",
+        "k25/kernels/decoder.cpp",
         "k25/serve/page/index.html",
         "k25/recipes/nano/joint.toml",
         "k25/py.typed",

@@ -58,6 +58,13 @@ def test_every_head_has_its_own_matrix_and_may_be_a_slice(variant, generator, ro
     assert_close(result, exact, torch.einsum("thi,hoi->tho", x.double().abs(), weight.double().abs()))
 
 
+@pytest.mark.parametrize(("rows", "outputs", "inputs"), SHAPES)
+def test_an_exact_linear_rounds_no_activations(variant, generator, rows, outputs, inputs):
+    weight, x = _bf16(generator, outputs, inputs), torch.randn(rows, inputs, generator=generator)
+    result = kernels.PackedLinear.from_bf16(weight)(x, exact=True)
+    assert_close(result, x.double() @ weight.double().T, x.double().abs() @ weight.double().abs().T)
+
+
 def test_a_row_has_the_same_bits_alone_and_in_a_crowd(variant, generator):
     if variant == "torch":
         pytest.skip("torch picks its kernel by the number of rows")

@@ -121,6 +121,7 @@ class Runner:
         embeddings_TD = self._embed(tokens_T, works)
         ends = np.cumsum([w.end - w.start for w in works]) - 1
         rows_R = self._on_device([ends[[w.samples for w in works]]])
+        chosen: Many[Tensor]
         decoded = self._decode_at_fixed_shapes(embeddings_TD, positions_T, works)
         if decoded is not None:
             scores_TV, chosen = decoded
@@ -130,15 +131,18 @@ class Runner:
         if self._fast is not None and len(tokens_T) <= _KERNEL_ROWS:
             absorbed = len(tokens_T) * self.cache.kv_lora_rank <= _ABSORBED_VALUES
             keys = self._contexts(works) if absorbed else self._keys(works)
-            hidden_TD, chosen = self._fast.hidden(embeddings_TD, positions_T, keys)
+            scores_RV, chosen = self._fast.scores(embeddings_TD, positions_T, keys, rows_R)
         else:
             output: DecoderOutput = self.model.decoder(embeddings_TD, positions_T, self._keys(works))
-            hidden_TD, chosen = output.hidden_TD, list(output.chosen)
+            scores_RV, chosen = self._head(output.hidden_TD[rows_R]), output.chosen
         if self.choices is not None:
             self.choices.store(works, chosen)
-        if self._fast is not None and len(rows_R) <= _KERNEL_ROWS:
-            return self._fast.logits(hidden_TD[rows_R].float())
-        return self.model.logits(hidden_TD[rows_R])
+        return scores_RV
+
+    def _head(self, hidden_RD: Tensor) -> Tensor:
+        if self._fast is not None and len(hidden_RD) <= _KERNEL_ROWS:
+            return self._fast.logits(hidden_RD.float())
+        return self.model.logits(hidden_RD)
 
     def _decode_at_fixed_shapes(
         self, embeddings_TD: Tensor, positions_T: Tensor, works: Many[Work]

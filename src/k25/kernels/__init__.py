@@ -19,17 +19,20 @@
     absorbed = up(query_THN, spare=R)                                 # room for the rotated part of the query
     kernels.rotate_and_store(absorbed, query_THQ, latent_TB, gain_C, eps, rotations, cache_SB, slots_T)
     columns, values = kernels.best(scores_TV); kernels.log_sum_exp(scores_TV)                         # float32
+    step = kernels.DecoderStep(layers, last_norm, head, rotations, nope_width, scale)   # all of these in one
+    scores_RV, experts_MTK = step(x_TD, positions_T, tables_TP, rows_R, latents_LSB, page_size)
     kernels.empty(shape, dtype)                                       # memory on huge pages, for a cache
 
 Weights are bfloat16, or INT4 in the release's layout; activations bfloat16 or float32, and results in their dtype. Sums
 are float32. Where the CPU multiplies bfloat16 (variant avx512_bf16), float32 activations are rounded to it on entering
-a product, and queries where the cache is bfloat16. A result row is the same bits whichever rows are computed with it.
-There are no gradients. The kernels are compiled on first use (about 30 s, kept in
-the user's cache); `python -m k25.kernels` does it ahead of time. Without a compiler everything runs on torch, and the
-reason is logged once. `use(variant)` forces an instruction set, or "torch".
+a product that is not asked to be exact, and queries where the cache is bfloat16. A result row is the same bits
+whichever rows are computed with it. There are no gradients. The kernels are compiled on first use (about a minute of
+one core, kept in the user's cache); `python -m k25.kernels` does it ahead of time. Without a compiler everything runs
+on torch, and the reason is logged once. `use(variant)` forces an instruction set, or "torch".
 """
 
 from k25.kernels.attention import latent_attention
+from k25.kernels.decoder import DecoderStep, LayerWeights, NormWeights, RouterWeights
 from k25.kernels.memory import empty
 from k25.kernels.mixture import PackedMixture, PackedNetworks
 from k25.kernels.packed import PackedHeads, PackedLinear, PackedStack
@@ -38,11 +41,15 @@ from k25.kernels.variants import Availability, available, use
 
 __all__ = [
     "Availability",
+    "DecoderStep",
+    "LayerWeights",
+    "NormWeights",
     "PackedHeads",
     "PackedLinear",
     "PackedMixture",
     "PackedNetworks",
     "PackedStack",
+    "RouterWeights",
     "add_rms_norm",
     "available",
     "best",

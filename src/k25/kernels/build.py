@@ -19,7 +19,16 @@ from pathlib import Path
 
 import torch
 
-SOURCES = ("inner.h", "vectors.h", "inner.cpp", "operators.h", "operators.cpp", "decode.cpp")
+_WITH_TORCH = ("operators", "work", "steps", "decoder")
+SOURCES = (
+    "inner.h",
+    "vectors.h",
+    "inner.cpp",
+    "threads.h",
+    "operators.h",
+    "work.h",
+    *(f"{name}.cpp" for name in _WITH_TORCH),
+)
 _AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mfma"]
 _VARIANT_FLAGS = {
     "portable": [],
@@ -85,7 +94,7 @@ def _is_whole(library: Path) -> bool:
 
 def _compile_into(library: Path, compiler: str, sources: dict[str, bytes]) -> None:
     """Compile aside, then rename: a reader sees the old files or the new, never a part."""
-    print("k25: compiling the CPU kernels, once (about 30 s of one core) ...", file=sys.stderr)  # noqa: T201
+    print("k25: compiling the CPU kernels, once (about a minute of one core) ...", file=sys.stderr)  # noqa: T201
     torch_folder = Path(torch.__file__).parent
     variants = list(_VARIANT_FLAGS) if platform.machine() in ("x86_64", "AMD64") else ["portable"]
     with tempfile.TemporaryDirectory(dir=library.parent) as work:
@@ -93,15 +102,13 @@ def _compile_into(library: Path, compiler: str, sources: dict[str, bytes]) -> No
             Path(work, name).write_bytes(text)
         abi = f"-D_GLIBCXX_USE_CXX11_ABI={int(torch._C._GLIBCXX_USE_CXX11_ABI)}"
         headers = ["-fopenmp", abi, "-I", str(torch_folder / "include")]
-        commands = [
-            [compiler, *_FLAGS, *headers, "-c", f"{name}.cpp", "-o", f"{name}.o"] for name in ("operators", "decode")
-        ]
+        commands = [[compiler, *_FLAGS, *headers, "-c", f"{name}.cpp", "-o", f"{name}.o"] for name in _WITH_TORCH]
         for name in variants:
             define = f"-DK25_VARIANT={name}"
             commands.append([compiler, *_FLAGS, *_VARIANT_FLAGS[name], define, "-c", "inner.cpp", "-o", f"{name}.o"])
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             list(pool.map(lambda command: _run(command, work), commands))
-        objects = ["operators.o", "decode.o", *(f"{name}.o" for name in variants)]
+        objects = [f"{name}.o" for name in (*_WITH_TORCH, *variants)]
         libraries = ["-L", str(torch_folder / "lib"), "-ltorch_cpu", "-lc10"]
         _run([compiler, "-shared", "-o", library.name, *objects, *libraries], work)
         made = Path(work, library.name)

@@ -94,6 +94,10 @@ void product(const Matrix& matrix, int64_t block, int blocks, const Rows& x, con
   (matrix.scales ? rows_tile<true, !DOTS> : rows_tile<false, !DOTS>)(matrix, block, blocks, x, index, count, out);
 }
 
+void exact_product(const Matrix& matrix, int64_t block, int blocks, const Rows& x, const int32_t* index, int count, float* out) {
+  rows_tile<false, true>(matrix, block, blocks, x, index, count, out);
+}
+
 void swiglu(const float* gate, const float* up, int64_t count, float* out) {
   for (int64_t i = 0; i < count; i += LANES) {
     const v16f g = load<v16f>(gate + i);
@@ -365,7 +369,7 @@ void to_float(const bf16* from, int64_t count, float* to) {
 
 #define K25_TEXT(name) #name
 #define K25_NAME(name) K25_TEXT(name)
-const Kernels K25_VARIANT = {K25_NAME(K25_VARIANT), DOTS, product, swiglu, attend, normalise,
+const Kernels K25_VARIANT = {K25_NAME(K25_VARIANT), DOTS, product, exact_product, swiglu, attend, normalise,
                              to_bf16, to_float, add_scaled, best, log_sum_exp};
 
 }  // namespace k25

@@ -53,6 +53,8 @@ struct Kernels {
   bool dots_bf16;  // multiplies bf16 by bf16; false: widens weights to float
   // out (count, 64) = rows[index] times `blocks` <= CHUNK blocks of the matrix from `block` on. count <= ROW_TILE.
   void (*product)(const Matrix&, int64_t block, int blocks, const Rows&, const int32_t* index, int count, float* out);
+  // The same with rows of float, multiplied in float on every CPU; bf16 matrices only.
+  void (*exact_product)(const Matrix&, int64_t block, int blocks, const Rows&, const int32_t* index, int count, float* out);
   void (*swiglu)(const float* gate, const float* up, int64_t count, float* out);  // count a multiple of LANES
   void (*attend)(const Attention&);
   void (*normalise)(const float* x, const float* gain, int64_t count, float eps, float* out);

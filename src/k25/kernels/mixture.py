@@ -75,6 +75,10 @@ class PackedMixture:
         self._shared = shared.parts() if shared is not None else []
         self._no_weights, self._no_experts = torch.empty(0, 0), torch.empty(0, 0, dtype=torch.int64)
 
+    def parts(self) -> tuple[list[Tensor], list[Tensor]]:
+        """Those of the routed and of the shared networks."""
+        return self._routed, self._shared
+
     def __call__(self, x_TD: Tensor, weights_TK: Tensor | None = None, experts_TK: Tensor | None = None) -> Tensor:
         """x (T, D) bfloat16 or float32, weights (T, K) float32, experts (T, K) int64 -> (T, D) in x's dtype."""
         weights = self._no_weights if weights_TK is None else weights_TK

@@ -1,13 +1,14 @@
-// What the operators share: threads, checks, packed stacks and activations as the kernels want them.
+// What the operators share: checks, packed stacks and activations as the kernels want them.
 #pragma once
-#include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 
-#include <atomic>
 #include <cstring>
+#include <memory>
+#include <optional>
 #include <vector>
 
 #include "inner.h"
+#include "threads.h"
 
 namespace k25 {
 
@@ -16,31 +17,16 @@ extern const Kernels* chosen;
 using at::Tensor;
 constexpr int64_t ITEM = CHUNK * LANES;  // outputs of one work item
 
-
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
-// Microseconds that waking torch's threads takes: under one where they spin, tens where they sleep. Measured once.
-double wake_time();
-
-// One thread's microseconds for reading weights and multiplying: what this takes on a core of about 25 GB/s and 160
-// bf16 GFLOP/s.
-inline double duration(int64_t bytes, int64_t products) { return double(bytes) / 25e3 + double(products) / 80e3; }
-
-// Runs items 0..count - 1, each thread taking the next free one; alone where waking the others costs what they save.
-template <class F>
-void for_items(int64_t count, double microseconds, const F& run) {
-  const bool alone = microseconds < 2 || at::get_num_threads() == 1 || microseconds < 2 * wake_time();
-  const int64_t threads = alone ? 1 : std::min<int64_t>(count, at::get_num_threads());
-  std::atomic<int64_t> next{0};
-  at::parallel_for(0, threads, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t worker = begin; worker < end; ++worker)
-      for (int64_t item; (item = next++) < count;) run(item);
-  });
-}
 
 inline bool is_bf16(const Tensor& x) { return x.scalar_type() == at::kBFloat16; }
 inline void check_values(const Tensor& x, const char* what) {
   TORCH_CHECK(is_bf16(x) || x.scalar_type() == at::kFloat, what, " must be bfloat16 or float32");
+}
+inline const float* floats(const Tensor& x, int64_t count, const char* what) {
+  TORCH_CHECK(x.scalar_type() == at::kFloat && x.is_contiguous() && (count < 0 || x.numel() == count), what,
+              " must be dense float32 and fit the other inputs");
+  return x.data_ptr<float>();
 }
 
 // A stack of packed matrices of one shape: see inner.h.
@@ -61,24 +47,53 @@ struct Stack {
       scales = (const bf16*)scale->data_ptr();
     }
   }
+  // Whether it takes so many inputs to so many outputs, but for the padding of both.
+  bool maps(int64_t from, int64_t to) const {
+    return from <= inputs && from + 32 > inputs && to <= blocks * LANES && to > (blocks - 1) * LANES;
+  }
   Matrix matrix(int64_t index) const {
     return {words + index * blocks * bytes_per_block() / 4, scales ? scales + index * blocks * inputs / 32 * LANES : scales,
             inputs};
   }
   int64_t bytes_per_block() const { return inputs * LANES * 2 / (scales ? 4 : 1); }
+  double duration_of(int64_t tokens) const {
+    const int64_t all = matrices * blocks;
+    return duration(all * bytes_per_block(), all * LANES * tokens * inputs);
+  }
 };
 
-// Activations as the chosen kernels multiply them, inputs padded with zeros.
+// networks: [up, down] or [up, down, up scales, down scales]; none where the list is empty.
+struct Networks {
+  std::optional<Stack> up, down;
+  explicit Networks(const std::vector<Tensor>& parts) {
+    if (parts.empty()) return;
+    TORCH_CHECK(parts.size() == 2 || parts.size() == 4, "a network stack has two tensors, or four");
+    const bool int4 = parts.size() == 4;
+    up.emplace(parts[0], int4 ? std::make_optional(parts[2]) : std::nullopt);
+    down.emplace(parts[1], int4 ? std::make_optional(parts[3]) : std::nullopt);
+    TORCH_CHECK(up->matrices == 2 * down->matrices && up->blocks * LANES >= down->inputs, "network stacks do not fit");
+  }
+  bool fit(int64_t width) const {
+    return !up || (up->inputs >= width && up->inputs < width + 32 && down->blocks == ceil_div(width, LANES));
+  }
+};
+
+inline void write_row(const float* from, void* to, bool to_bf16, int64_t at, int64_t count) {
+  if (to_bf16) chosen->to_bf16(from, count, (bf16*)to + at);
+  else std::memcpy((float*)to + at, from, count * sizeof(float));
+}
+
+// Activations as the chosen kernels multiply them, inputs padded with zeros; `exact`: as float on every CPU.
 struct Activations {
   std::vector<uint32_t> copy;
   Rows rows;
 
   // x: `count` rows of `inputs` values at x + row * stride.
-  Activations(const void* x, bool x_is_bf16, int64_t count, int64_t inputs, int64_t stride, int64_t padded) {
-    const bool fits = x_is_bf16 == chosen->dots_bf16;
+  Activations(const void* x, bool x_is_bf16, int64_t count, int64_t inputs, int64_t stride, int64_t padded, bool exact = false) {
+    const bool to_half = chosen->dots_bf16 && !exact, fits = x_is_bf16 == to_half;
     rows = {x, stride};
     if (fits && padded == inputs) return;
-    const int64_t size = chosen->dots_bf16 ? 2 : 4;
+    const int64_t size = to_half ? 2 : 4;
     copy.resize(count * padded * size / 4);
     rows = {copy.data(), padded};
     for (int64_t r = 0; r < count; ++r) {
@@ -90,10 +105,5 @@ struct Activations {
     }
   }
 };
-
-inline void write_row(const float* from, void* to, bool to_bf16, int64_t at, int64_t count) {
-  if (to_bf16) chosen->to_bf16(from, count, (bf16*)to + at);
-  else std::memcpy((float*)to + at, from, count * sizeof(float));
-}
 
 }  // namespace k25

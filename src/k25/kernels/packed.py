@@ -123,10 +123,10 @@ class PackedLinear:
         """Repack one INT4 matrix: words (O, I / 8) int32, scales (O, I / 32) bfloat16."""
         return cls(PackedStack.from_int4(words_OW[None], scale_OG[None]))
 
-    def __call__(self, x_TI: Tensor) -> Tensor:
-        """(T, I) -> (T, O)."""
+    def __call__(self, x_TI: Tensor, *, exact: bool = False) -> Tensor:
+        """(T, I) -> (T, O). With `exact`, for bf16 weights, float32 activations enter it unrounded on every CPU."""
         if self._compiled:
-            return torch.ops.k25_kernels.linear.default(x_TI, self._words, self._scale, self._outputs)
+            return torch.ops.k25_kernels.linear.default(x_TI, self._words, self._scale, self._outputs, exact)
         return F.linear(x_TI, self.stack.plain(x_TI.dtype)[0])
 
 

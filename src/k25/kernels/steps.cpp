@@ -4,20 +4,10 @@
 #include <ATen/ops/empty_like.h>
 #include <torch/library.h>
 
-#include <algorithm>
-#include <cmath>
-#include <numeric>
-
-#include "operators.h"
+#include "work.h"
 
 namespace k25 {
 namespace {
-
-const float* floats(const Tensor& x, int64_t count, const char* what) {
-  TORCH_CHECK(x.scalar_type() == at::kFloat && x.is_contiguous() && (count < 0 || x.numel() == count), what,
-              " must be dense float32 and fit the other inputs");
-  return x.data_ptr<float>();
-}
 
 // x (T, D), rows at any stride -> gain * x / sqrt(mean(x^2) + eps). `delta` (T, D), if given, is added to x in place first.
 Tensor rms_norm(const Tensor& x, const std::optional<Tensor>& delta, const Tensor& gain, double eps) {
@@ -39,22 +29,9 @@ std::tuple<Tensor, Tensor> route(const Tensor& logits, const Tensor& bias, int64
   const int64_t tokens = logits.size(0), experts = logits.size(1);
   const float *logit = floats(logits, -1, "logits"), *favour = floats(bias, experts, "bias");
   Tensor weights = at::empty({tokens, k}, logits.options()), chosen_experts = at::empty({tokens, k}, logits.options().dtype(at::kLong));
-  std::vector<float> score(experts);
-  std::vector<int64_t> order(experts);
-  for (int64_t t = 0; t < tokens; ++t) {
-    for (int64_t e = 0; e < experts; ++e) score[e] = 1 / (1 + std::exp(-logit[t * experts + e]));
-    std::iota(order.begin(), order.end(), 0);
-    // A score that is not a number ranks last, so that the order stays one.
-    const auto rank = [&](int64_t e) { const float value = score[e] + favour[e]; return value == value ? value : -INFINITY; };
-    std::partial_sort(order.begin(), order.begin() + k, order.end(),
-                      [&](int64_t a, int64_t b) { return rank(a) != rank(b) ? rank(a) > rank(b) : a < b; });
-    float sum = 1e-20f;
-    for (int64_t i = 0; i < k; ++i) sum += score[order[i]];
-    for (int64_t i = 0; i < k; ++i) {
-      weights.data_ptr<float>()[t * k + i] = score[order[i]] * float(scaling) / sum;
-      chosen_experts.data_ptr<int64_t>()[t * k + i] = order[i];
-    }
-  }
+  for (int64_t t = 0; t < tokens; ++t)
+    route_token(logit + t * experts, favour, experts, k, float(scaling), weights.data_ptr<float>() + t * k,
+                chosen_experts.data_ptr<int64_t>() + t * k);
   return {weights, chosen_experts};
 }
 
@@ -80,14 +57,6 @@ Tensor log_sum_exp(const Tensor& scores) {
   for_items(scores.size(0), duration(2 * scores.nbytes(), 0),
             [&](int64_t t) { sums.data_ptr<float>()[t] = chosen->log_sum_exp(from + t * width, width); });
   return sums;
-}
-
-void rotate(const float* x, const float* turn, int64_t width, float* out) {
-  for (int64_t i = 0; i < width; i += 2) {
-    const float even = x[i], odd = x[i + 1];
-    out[i] = even * turn[i] - odd * turn[i + 1];
-    out[i + 1] = odd * turn[i] + even * turn[i + 1];
-  }
 }
 
 // Writes the last R columns of `absorbed` (T, H, C + R) with the rotated last R of `query` (T, H, N + R), and row

@@ -1,0 +1,175 @@
+// The loops of a decode step. Activations are only moved here: this file is compiled for any CPU.
+#include "work.h"
+
+#include <cmath>
+#include <numeric>
+
+namespace k25 {
+
+void multiply(Crew& crew, const Stack& stack, int64_t outputs, const Rows* sources, int64_t tokens, const Place& out,
+              bool exact) {
+  const auto product = exact ? chosen->exact_product : chosen->product;
+  const int64_t items = ceil_div(stack.blocks, CHUNK);
+  crew.each(stack.matrices * items, [&](int64_t item) {
+    const int64_t s = item / items, block = item % items * CHUNK;
+    const int blocks = int(std::min<int64_t>(CHUNK, stack.blocks - block));
+    const int64_t width = std::min<int64_t>(ITEM, outputs - block * LANES);
+    alignas(64) float tile[ROW_TILE * ITEM];
+    for (int64_t t = 0; t < tokens; t += ROW_TILE) {
+      const int count = int(std::min<int64_t>(ROW_TILE, tokens - t));
+      int32_t index[ROW_TILE];
+      for (int m = 0; m < count; ++m) index[m] = int32_t(t + m);
+      product(stack.matrix(s), block, blocks, sources[s], index, count, tile);
+      for (int m = 0; m < count; ++m) out.put(t + m, s, block * LANES, tile + m * ITEM, width);
+    }
+  });
+}
+
+Visits::Visits(const Networks& routed, const Networks& shared, const int64_t* experts, const float* weight, int64_t k,
+               int64_t count) {
+  const int64_t networks = routed.down ? routed.down->matrices : 0, choices = routed.down ? count * k : 0;
+  const int64_t rows = choices + (shared.down ? shared.down->matrices * count : 0);
+  tokens.resize(rows);
+  weights.resize(rows, 1.0f);
+  std::vector<int64_t> next(networks + 1);
+  for (int64_t i = 0; i < choices; ++i) ++next[experts[i] + 1];
+  for (int64_t e = 0; e < networks; ++e) {
+    if (next[e + 1]) all.push_back({&*routed.up, &*routed.down, e, next[e], next[e + 1]});
+    next[e + 1] += next[e];
+  }
+  for (int64_t i = 0; i < choices; ++i) {
+    const int64_t row = next[experts[i]]++;
+    tokens[row] = int32_t(i / k), weights[row] = weight[i];
+  }
+  if (shared.down)
+    for (int64_t e = 0; e < shared.down->matrices; ++e) {
+      const int64_t first = choices + e * count;
+      all.push_back({&*shared.up, &*shared.down, e, first, count});
+      std::iota(tokens.begin() + first, tokens.begin() + first + count, 0);
+    }
+}
+
+double Visits::duration() const {
+  int64_t bytes = 0, products = 0;
+  for (const Visit& visit : all) {
+    bytes += visit.up->blocks * 2 * visit.up->bytes_per_block();
+    products += visit.up->blocks * 2 * LANES * visit.up->inputs * visit.count;
+  }
+  return 1.5 * k25::duration(bytes, products);
+}
+
+void visit_networks(Crew& crew, const Visits& visits, const Rows& x, int64_t tokens, int64_t width, const Place& out) {
+  struct Item { const Visit* visit; int64_t block; };
+  std::vector<Item> items;
+  int64_t hidden_width = 0;
+  for (const Visit& visit : visits.all) {
+    hidden_width = std::max(hidden_width, visit.up->blocks * LANES);
+    for (int64_t block = 0; block < visit.up->blocks; block += CHUNK) items.push_back({&visit, block});
+  }
+  const bool half = chosen->dots_bf16;
+  const int64_t hidden_values = int64_t(visits.tokens.size()) * hidden_width;
+  const auto memory = std::make_unique_for_overwrite<char[]>(hidden_values * (half ? sizeof(bf16) : sizeof(float)));
+  const Place hidden{memory.get(), half, hidden_width, 0};
+
+  crew.each(int64_t(items.size()), [&](int64_t item) {
+    const Visit& visit = *items[item].visit;
+    const int64_t block = items[item].block;
+    const int blocks = int(std::min<int64_t>(CHUNK, visit.up->blocks - block));
+    alignas(64) float gate[ROW_TILE * ITEM], up[ROW_TILE * ITEM];
+    for (int64_t r = visit.first; r < visit.first + visit.count; r += ROW_TILE) {
+      const int here = int(std::min<int64_t>(ROW_TILE, visit.first + visit.count - r));
+      const int32_t* index = &visits.tokens[r];
+      chosen->product(visit.up->matrix(2 * visit.network), block, blocks, x, index, here, gate);
+      chosen->product(visit.up->matrix(2 * visit.network + 1), block, blocks, x, index, here, up);
+      for (int m = 0; m < here; ++m) {
+        chosen->swiglu(gate + m * ITEM, up + m * ITEM, blocks * LANES, gate + m * ITEM);
+        hidden.put(r + m, 0, block * LANES, gate + m * ITEM, blocks * LANES);
+      }
+    }
+  });
+
+  // Each item owns some columns of every token and adds the experts in ascending order: no two threads meet. The columns
+  // are many, since what is fetched ahead is the same expert's next block.
+  const int64_t all_blocks = ceil_div(width, LANES);
+  const int64_t span = std::max<int64_t>(all_blocks / (2 * at::get_num_threads()) / CHUNK, 1) * CHUNK;
+  crew.each(ceil_div(all_blocks, span), [&](int64_t item) {
+    const int64_t begin = item * span, last = std::min(begin + span, all_blocks), columns = (last - begin) * LANES;
+    std::vector<float> sum(tokens * columns);
+    alignas(64) float tile[ROW_TILE * ITEM];
+    for (const Visit& visit : visits.all)
+      for (int64_t block = begin; block < last; block += CHUNK) {
+        const int blocks = int(std::min<int64_t>(CHUNK, last - block));
+        for (int64_t r = visit.first; r < visit.first + visit.count; r += ROW_TILE) {
+          const int here = int(std::min<int64_t>(ROW_TILE, visit.first + visit.count - r));
+          int32_t index[ROW_TILE];
+          for (int m = 0; m < here; ++m) index[m] = int32_t(r + m);
+          chosen->product(visit.down->matrix(visit.network), block, blocks, {hidden.data, hidden_width}, index, here, tile);
+          for (int m = 0; m < here; ++m)
+            chosen->add_scaled(tile + m * ITEM, visits.weights[r + m], blocks * LANES,
+                               &sum[visits.tokens[r + m] * columns + (block - begin) * LANES]);
+        }
+      }
+    for (int64_t t = 0; t < tokens; ++t)
+      out.put(t, 0, begin * LANES, &sum[t * columns], std::min(columns, width - begin * LANES));
+  });
+}
+
+void check_pages(const Pages& pages, int64_t tokens, int64_t count) {
+  for (int64_t t = 0; t < tokens; ++t) {
+    const int64_t used = ceil_div(pages.lengths[t], pages.page_size);
+    TORCH_CHECK(pages.lengths[t] >= 0 && used <= pages.table_stride, "a table is shorter than its length");
+    const int32_t* table = pages.tables + t * pages.table_stride;
+    for (int64_t p = 0; p < used; ++p)
+      TORCH_CHECK(table[p] >= 0 && table[p] < count, "a table names a page outside the cache");
+  }
+}
+
+double attention_duration(const Pages& pages, int64_t tokens, int64_t heads) {
+  const int64_t rows = std::accumulate(pages.lengths, pages.lengths + tokens, int64_t(0));
+  return duration(rows * pages.width * 2, rows * heads * 2 * pages.width);
+}
+
+void attend(Crew& crew, const Pages& pages, const void* query, int64_t tokens, int64_t heads, int64_t values, float scale,
+            const Place& out) {
+  int64_t group = HEAD_GROUP;
+  while (group > 4 && tokens * ceil_div(heads, group) < 2 * at::get_num_threads()) group /= 2;
+  const int64_t groups = ceil_div(heads, group), stride = ceil_div(values, 32) * 32;
+  const int64_t size = pages.multiplies_bf16() ? sizeof(bf16) : sizeof(float);
+  crew.each(tokens * groups, [&](int64_t item) {
+    const int64_t t = item / groups, head = item % groups * group;
+    const int here = int(std::min(group, heads - head));
+    const auto mix = std::make_unique_for_overwrite<float[]>(HEAD_GROUP * stride);
+    const auto result = std::make_unique_for_overwrite<float[]>(here * values);
+    chosen->attend({.query = (const char*)query + (t * heads + head) * pages.width * size, .query_stride = pages.width,
+                    .cache = pages.rows, .table = pages.tables + t * pages.table_stride, .page_size = pages.page_size,
+                    .context = pages.lengths[t], .width = pages.width, .values = values, .heads = here,
+                    .wide_cache = pages.wide, .scale = scale, .mix = mix.get(), .mix_stride = stride,
+                    .out = result.get()});
+    for (int h = 0; h < here; ++h) out.put(t, head + h, 0, &result[h * values], values);
+  });
+}
+
+void rotate(const float* x, const float* turn, int64_t width, float* out) {
+  for (int64_t i = 0; i < width; i += 2) {
+    const float even = x[i], odd = x[i + 1];
+    out[i] = even * turn[i] - odd * turn[i + 1];
+    out[i + 1] = odd * turn[i] + even * turn[i + 1];
+  }
+}
+
+void route_token(const float* logits, const float* bias, int64_t experts, int64_t k, float scaling, float* weights,
+                 int64_t* choice) {
+  std::vector<float> score(experts);
+  std::vector<int64_t> order(experts);
+  for (int64_t e = 0; e < experts; ++e) score[e] = 1 / (1 + std::exp(-logits[e]));
+  std::iota(order.begin(), order.end(), 0);
+  // A score that is not a number ranks last, so that the order stays one.
+  const auto rank = [&](int64_t e) { const float value = score[e] + bias[e]; return value == value ? value : -INFINITY; };
+  std::partial_sort(order.begin(), order.begin() + k, order.end(),
+                    [&](int64_t a, int64_t b) { return rank(a) != rank(b) ? rank(a) > rank(b) : a < b; });
+  float sum = 1e-20f;
+  for (int64_t i = 0; i < k; ++i) sum += score[order[i]];
+  for (int64_t i = 0; i < k; ++i) weights[i] = score[order[i]] * scaling / sum, choice[i] = order[i];
+}
+
+}  // namespace k25
