@@ -73,6 +73,21 @@ def test_a_row_has_the_same_bits_alone_and_in_a_crowd(variant, generator):
     assert all(torch.equal(linear(x[row : row + 1])[0], together[row]) for row in range(31))
 
 
+def test_threads_that_share_a_product_change_nothing(variant, generator):
+    if variant == "torch":
+        pytest.skip("torch shares its own products")
+    # Long enough for other threads to be woken.
+    linear, x = kernels.PackedLinear.from_bf16(_bf16(generator, 2048, 512)), _bf16(generator, 200, 512)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        alone = linear(x)
+        torch.set_num_threads(3)
+        assert all(torch.equal(linear(x), alone) for _ in range(5))
+    finally:
+        torch.set_num_threads(threads)
+
+
 def test_no_rows_give_no_rows(variant, generator):
     assert kernels.PackedLinear.from_bf16(_bf16(generator, 32, 16))(torch.empty(0, 16)).shape == (0, 32)
 
