@@ -208,6 +208,13 @@ def test_a_useless_attempt_is_not_repeated(refusal):
     assert retries == []
 
 
+def test_the_address_that_a_server_sends_on_to_is_told():
+    retries = []
+    with pytest.raises(ModelError, match=r"308 .* https://elsewhere/v1/chat/completions; give that address"):
+        ask(plain(308, "", "Location: https://elsewhere/v1/chat/completions"), retries=retries)
+    assert retries == []
+
+
 def test_retry_after_is_honoured_and_waits_grow():
     retries = []
     patience = Patience(first_wait=0.01, longest_wait=0.05, attempts=5)

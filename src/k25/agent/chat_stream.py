@@ -48,23 +48,27 @@ class StreamedTurn:
         self._began = time.monotonic()
         self._first: float | None = None
 
-    def feed(self, data: bytes) -> None:
-        """Take the data of one server-sent event. Raises StreamError."""
-        if data == b"[DONE]":
+    def feed(self, events: Sequence[bytes]) -> None:
+        """Take the data of server-sent events. Raises StreamError."""
+        if b"[DONE]" in events:
             self._done = True
-            return
+            events = [data for data in events if data != b"[DONE]"]
         try:
-            chunk = json.loads(data)
+            # Reading them as one list costs half of reading each by itself.
+            chunks = json.loads(b"[%b]" % b",".join(events))
         except (ValueError, RecursionError):
-            chunk = None
-        if not isinstance(chunk, dict):
-            raise StreamError(f"the server streamed something that is no JSON object: {data[:200]!r}")
-        if error := chunk.get("error"):
-            raise _reported(error)
-        try:
-            self._add(chunk)
-        except (AttributeError, TypeError, ValueError):
-            raise StreamError(f"the server streamed a malformed chunk: {data[:200]!r}") from None
+            chunks = []
+        if len(chunks) != len(events):
+            chunks = [_json(data) for data in events]
+        for chunk, data in zip(chunks, events, strict=True):
+            if not isinstance(chunk, dict):
+                raise StreamError(f"the server streamed something that is no JSON object: {data[:200]!r}")
+            if error := chunk.get("error"):
+                raise _reported(error)
+            try:
+                self._add(chunk)
+            except (AttributeError, TypeError, ValueError):
+                raise StreamError(f"the server streamed a malformed chunk: {data[:200]!r}") from None
 
     @property
     def finished(self) -> bool:
@@ -156,6 +160,14 @@ class StreamedTurn:
             written = content + reasoning + "".join(call.name + call.arguments for call in calls)
             return Usage(estimate_tokens(request), estimate_tokens([{"content": written}]))
         return Usage(prompt, completion, min(cached, prompt))
+
+
+def _json(data: bytes) -> Any:
+    """What the data says; None if it is no JSON."""
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _text(value: Any) -> str:

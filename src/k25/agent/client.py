@@ -2,27 +2,24 @@
 
 Retried with exponential back-off and jitter: 408, 409, 429 and 5xx, connections that fail or break, streams that end
 early, hang, or hold rubbish. A slot of the provider's limit is held per attempt, so a call that waits blocks nobody.
-aiohttp is used since it costs a tenth of httpx's processor time per call (benchmarks/swarm.py measures ours).
+`k25.agent.http_client` says why it speaks HTTP by itself; benchmarks/swarm.py measures what a call costs.
 """
 
 import asyncio
 import email.utils
 import json
-import os
 import random
 import time
-from collections.abc import AsyncIterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from k25.agent.chat_stream import StreamedTurn, StreamError
 from k25.agent.endpoint import Endpoint
+from k25.agent.event_stream import EventStream
+from k25.agent.http_answer import HttpError
+from k25.agent.http_client import Answer, HttpClient
 from k25.agent.limits import AdaptiveLimit
 from k25.agent.model import ModelError, ModelRequest, ModelTurn, Retry
-
-# It is loaded with the first request: a third of the time that `import k25.swarm` would take.
-if TYPE_CHECKING:
-    import aiohttp
 
 DEFAULT_CONCURRENCY = 100
 _ENCODE = json.JSONEncoder(separators=(",", ":")).encode
@@ -50,7 +47,7 @@ class HttpModelClient:
     def __init__(self, endpoint: Endpoint, limit: AdaptiveLimit | None = None) -> None:
         self.endpoint = endpoint
         self.limit = limit or AdaptiveLimit(DEFAULT_CONCURRENCY)
-        self._session: aiohttp.ClientSession | None = None
+        self._http: HttpClient | None = None
 
     @property
     def model(self) -> str:
@@ -66,7 +63,8 @@ class HttpModelClient:
                 async with self.limit.slot():
                     turn = await self._attempt(body, request)
                     self.limit.succeeded()
-                return replace(turn, cost=self.endpoint.price.cost(turn.usage))
+                cost = self.endpoint.price.cost(turn.usage)
+                return replace(turn, cost=cost) if cost else turn
             except _AttemptError as failure:
                 wait = self._wait(failure, attempt)
                 if wait is None:
@@ -78,9 +76,9 @@ class HttpModelClient:
 
     async def close(self) -> None:
         """Close the connections."""
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        if self._http is not None:
+            await self._http.close()
+            self._http = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -106,19 +104,14 @@ class HttpModelClient:
         return failure.wait + wait if failure.wait <= patience.longest_retry_after else None
 
     async def _attempt(self, body: bytes, request: ModelRequest) -> ModelTurn:
-        import aiohttp
-
         patience = self.endpoint.patience
         streamed = StreamedTurn(request.tools)
         try:
             async with asyncio.timeout(patience.first_token) as patience_left:
-                async with self._open().post(self.endpoint.completions_url, data=body) as answer:
+                with await self._open().post(body) as answer:
                     if answer.status != 200:
                         raise await self._refusal(answer)
-                    async for events in _events(answer):
-                        for data in events:
-                            streamed.feed(data)
-                        patience_left.reschedule(asyncio.get_running_loop().time() + patience.between_tokens)
+                    await self._read(answer, streamed, patience_left)
             return streamed.turn(request.messages)
         except StreamError as error:
             if error.status == 429:
@@ -127,78 +120,43 @@ class HttpModelClient:
             raise _AttemptError(str(error), status=error.status, again=again) from None
         except TimeoutError:
             raise _AttemptError("the server fell silent", again=True) from None
-        except (aiohttp.ClientError, OSError) as error:
-            raise _AttemptError(self._broken(error), again=not _hopeless(error)) from None
+        except HttpError as error:
+            raise _AttemptError(str(error), again=error.again) from None
 
-    def _open(self) -> "aiohttp.ClientSession":
-        import aiohttp
+    async def _read(self, answer: Answer, streamed: StreamedTurn, patience_left: asyncio.Timeout) -> None:
+        """The whole answer; a server that does not stream gives one event."""
+        whole = answer.headers.get("content-type", "").startswith("application/json")
+        events, parts = EventStream(), list[bytes]()
+        now = asyncio.get_running_loop().time
+        while block := await answer.read():
+            if whole:
+                parts.append(block)
+            else:
+                streamed.feed(events.feed(block))
+            if len(events.pending) > _MAX_BYTES:
+                raise StreamError("the server streams a line without end")
+            if not answer.ended:
+                patience_left.reschedule(now() + self.endpoint.patience.between_tokens)
+        streamed.feed([b"".join(parts)] if whole else events.end())
 
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0),
-                headers=self.endpoint.headers(),
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=self.endpoint.patience.connect),
-                cookie_jar=aiohttp.DummyCookieJar(),
-            )
-        return self._session
+    def _open(self) -> HttpClient:
+        if self._http is None:
+            endpoint = self.endpoint
+            self._http = HttpClient(endpoint.completions_url, endpoint.headers(), endpoint.patience.connect)
+        return self._http
 
-    async def _refusal(self, answer: "aiohttp.ClientResponse") -> _AttemptError:
-        text = (await _beginning(answer, 65_536)).decode("utf-8", "replace")
+    async def _refusal(self, answer: Answer) -> _AttemptError:
+        text = (await answer.read_all(65_536)).decode("utf-8", "replace")
         status = answer.status
         exhausted = any(word in text for word in _QUOTA)
         if status == 429 and not exhausted:
             self.limit.overloaded()
         again = (status in _RETRIED or status >= 500) and not exhausted
-        wait = retry_after(answer.headers.get("Retry-After"))
-        return _AttemptError(f"{status} {_said(text) or answer.reason}", status=status, again=again, wait=wait)
-
-    def _broken(self, error: Exception) -> str:
-        """In words, what happened to the connection."""
-        import aiohttp
-
-        if isinstance(error, aiohttp.ClientConnectorError):
-            number = error.errno or 0
-            reason = os.strerror(number) if number > 0 else error.strerror  # others are those of the resolver
-            return f"cannot connect to {error.host}:{error.port} ({reason}); is {self.endpoint.url} right?"
-        return f"the connection broke ({type(error).__name__}: {error})"
-
-
-async def _beginning(answer: "aiohttp.ClientResponse", most: int) -> bytes:
-    """Of a body, at most so many bytes; `read(most)` would end with the first block that has arrived."""
-    found = bytearray()
-    async for block in answer.content.iter_any():
-        found += block
-        if len(found) >= most:
-            break
-    return bytes(found[:most])
-
-
-async def _events(answer: "aiohttp.ClientResponse") -> AsyncIterator[list[bytes]]:
-    """Data of the server-sent events (WHATWG HTML, section 9.2), as many together as arrived together.
-
-    A server that does not stream gives one event. Comments, which some send to keep the line open, are no events.
-    """
-    if answer.content_type == "application/json":
-        yield [await answer.read()]
-        return
-    pending, parts = b"", list[bytes]()
-    async for block in answer.content.iter_any():
-        lines = (pending + block).split(b"\n")
-        pending = lines.pop()
-        if len(pending) > _MAX_BYTES:
-            raise StreamError("the server streams a line without end")
-        events = []
-        for line in lines:
-            line = line.removesuffix(b"\r")
-            if line.startswith(b"data:"):
-                parts.append(line[5:].removeprefix(b" "))
-            elif not line and parts:
-                events.append(b"\n".join(parts))
-                parts.clear()
-        if events:
-            yield events
-    if parts or pending.startswith(b"data:"):
-        yield [b"\n".join([*parts, pending.removeprefix(b"data:").strip()]).strip()]
+        wait = retry_after(answer.headers.get("retry-after"))
+        said = _said(text) or answer.reason
+        if 300 <= status < 400 and "location" in answer.headers:
+            said = f"the server sends on to {answer.headers['location']}; give that address"
+        return _AttemptError(f"{status} {said}", status=status, again=again, wait=wait)
 
 
 def retry_after(header: str | None) -> float | None:
@@ -224,9 +182,3 @@ def _said(text: str) -> str:
     except (ValueError, AttributeError, RecursionError):
         pass
     return " ".join(str(text).split())[:300]
-
-
-def _hopeless(error: Exception) -> bool:
-    import aiohttp
-
-    return isinstance(error, aiohttp.InvalidURL | aiohttp.ClientConnectorCertificateError)

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -111,13 +112,18 @@ class Endpoint:
             body["tools"] = tools
             if not may_call:
                 body["tool_choice"] = "none"
-        if conversation and urlsplit(self.url).hostname in _MOONSHOT_HOSTS:
+        if conversation and self._is_moonshot:
             body["prompt_cache_key"] = conversation
-        body["messages"] = [self._message(message) for message in messages]
+        renamed = self.reasoning_field != "reasoning_content"
+        body["messages"] = [self._message(message) for message in messages] if renamed else messages
         return body
 
+    @cached_property
+    def _is_moonshot(self) -> bool:
+        return urlsplit(self.url).hostname in _MOONSHOT_HOSTS
+
     def _message(self, message: JsonObject) -> JsonObject:
-        if self.reasoning_field == "reasoning_content" or "reasoning_content" not in message:
+        if "reasoning_content" not in message:
             return message
         kept = {key: value for key, value in message.items() if key != "reasoning_content"}
         return {**kept, self.reasoning_field: message["reasoning_content"]} if self.reasoning_field else kept
