@@ -29,6 +29,7 @@ class Budget:
         self.allowance = allowance or Allowance()
         self.whose = whose
         self.parent = parent
+        self._levels: tuple[Budget, ...] = (self, *(parent._levels if parent is not None else ()))
         self.steps = 0
         self.tool_calls = 0
         self.tokens = 0
@@ -41,23 +42,23 @@ class Budget:
 
     def take(self, what: Taken) -> str | None:
         """Take one step or tool call from every level, or from none and say which allowance is used up."""
-        for level in self._levels():
+        for level in self._levels:
             limit = getattr(level.allowance, what)
             if limit is not None and getattr(level, what) >= limit:
                 return level._says(what, limit)
-        for level in self._levels():
+        for level in self._levels:
             setattr(level, what, getattr(level, what) + 1)
         return None
 
     def spend(self, tokens: int, money: float) -> None:
         """Count what a finished model call used, on every level."""
-        for level in self._levels():
+        for level in self._levels:
             level.tokens += tokens
             level.money += money
 
     def exhausted(self) -> str | None:
         """Why nothing more may be done, in words; None while something may."""
-        for level in self._levels():
+        for level in self._levels:
             used = (
                 ("steps", level.steps, level.allowance.steps),
                 ("tool_calls", level.tool_calls, level.allowance.tool_calls),
@@ -72,19 +73,10 @@ class Budget:
 
     def deadline(self) -> float | None:
         """The earliest end of wall time over all levels, in seconds of `time.monotonic()`."""
-        levels = self._levels()
         return min(
-            (level.began + level.allowance.seconds for level in levels if level.allowance.seconds is not None),
+            (level.began + level.allowance.seconds for level in self._levels if level.allowance.seconds is not None),
             default=None,
         )
-
-    def _levels(self) -> "list[Budget]":
-        levels: list[Budget] = []
-        level: Budget | None = self
-        while level is not None:
-            levels.append(level)
-            level = level.parent
-        return levels
 
     def _says(self, what: str, limit: float) -> str:
         return f"{self.whose}'s budget of {limit:,g} {what.replace('_', ' ')} is used up".replace(" money", " in money")

@@ -57,6 +57,7 @@ class FunctionTool(Tool):
         self.timeout = timeout
         self.output_limit = output_limit
         self._model, self._context_parameter = _model_of(function, self.name, described)
+        self._fields = tuple(self._model.model_fields)
         self.parameters = _without_titles(self._model.model_json_schema())
 
     def validate(self, arguments: JsonObject) -> JsonObject:
@@ -66,7 +67,7 @@ class FunctionTool(Tool):
         except ValidationError as error:
             problems = (f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
             raise ArgumentError("; ".join(problems)) from None
-        return {field: getattr(model, field) for field in type(model).model_fields}
+        return {field: getattr(model, field) for field in self._fields}
 
     async def run(self, arguments: JsonObject, context: ToolContext) -> ToolOutput:
         """Call the function; what it returns besides text and `ToolOutput` is written as JSON."""

@@ -6,8 +6,8 @@ A slot is held for one call only, never while an agent waits for other agents, s
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 
 from k25.agent.tool import ToolClass
 from k25.errors import InputError
@@ -32,15 +32,9 @@ class AdaptiveLimit:
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._shrunk = float("-inf")
 
-    @asynccontextmanager
-    async def slot(self) -> AsyncIterator[None]:
-        """Hold one slot."""
-        await self._acquire()
-        try:
-            yield
-        finally:
-            self.in_flight -= 1
-            self._admit()
+    def slot(self) -> "_Slot":
+        """Hold one slot, as an async context manager."""
+        return _Slot(self)
 
     def overloaded(self) -> None:
         """The provider refused a call because there were too many."""
@@ -54,7 +48,8 @@ class AdaptiveLimit:
         self.capacity = min(float(self.most), self.capacity + 1 / self.capacity)
         self._admit()
 
-    async def _acquire(self) -> None:
+    async def acquire(self) -> None:
+        """Wait for a slot and take it; better use `slot`."""
         if not self._waiting and self.in_flight < int(self.capacity):
             self.in_flight += 1
             return
@@ -64,12 +59,16 @@ class AdaptiveLimit:
             await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
-                self.in_flight -= 1
-                self._admit()
+                self.release()
             # Whoever gave a slot back since it was cancelled has passed it over, and taken it from the queue.
             elif turn in self._waiting:
                 self._waiting.remove(turn)
             raise
+
+    def release(self) -> None:
+        """Give a slot back."""
+        self.in_flight -= 1
+        self._admit()
 
     def _admit(self) -> None:
         while self._waiting and self.in_flight < int(self.capacity):
@@ -77,6 +76,17 @@ class AdaptiveLimit:
             if not turn.done():
                 self.in_flight += 1
                 turn.set_result(None)
+
+
+class _Slot:
+    def __init__(self, limit: AdaptiveLimit) -> None:
+        self._limit = limit
+
+    async def __aenter__(self) -> None:
+        await self._limit.acquire()
+
+    async def __aexit__(self, *_: object) -> None:
+        self._limit.release()
 
 
 class ToolLimits:

@@ -12,8 +12,9 @@ import asyncio
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import replace
+from typing import Any
 
 from k25.agent.budget import Budget
 from k25.agent.context import ContextStrategy, estimate_tokens
@@ -214,7 +215,8 @@ class _Agent:
         except ModelError as error:
             self._append(self._failed(number, error.status, str(error), began))
             raise
-        turn = replace(turn, tool_calls=() if last else self._with_unique_ids(turn.tool_calls))
+        calls = () if last else self._with_unique_ids(turn.tool_calls)
+        turn = turn if calls == turn.tool_calls else replace(turn, tool_calls=calls)
         seconds = time.monotonic() - began
         self._append(
             ModelCallFinished(agent=self.id, turn=number, request=request, answer=turn.to_json(), seconds=seconds)
@@ -254,14 +256,9 @@ class _Agent:
 
     async def _run_tools(self, turn: ModelTurn) -> None:
         number = self._turn - 1
-        tasks = [asyncio.ensure_future(self._run_tool(call, number)) for call in turn.tool_calls]
-        try:
-            outputs = await asyncio.gather(*tasks)
-        except BaseException:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            raise
+        running = [self._run_tool(call, number) for call in turn.tool_calls]
+        # Most turns have one call, which needs no task of its own.
+        outputs = [await running[0]] if len(running) == 1 else await _together(running)
         await self.flush()
         for call, output in zip(turn.tool_calls, outputs, strict=True):
             self.messages.append(tool_message(call.id, output))
@@ -296,6 +293,8 @@ class _Agent:
         return output
 
     async def _manage_context(self) -> None:
+        if self.strategy.kind == "none":
+            return
         last = self.trajectory.turns[-1].usage
         fresh = estimate_tokens(self.messages[-len(self.trajectory.turns[-1].tool_calls) :])
         rewritten = await self.strategy.rewritten(self.messages, last.total_tokens + fresh, self._summary)
@@ -367,6 +366,18 @@ class _RetryNote:
                 wait=retry.wait,
             )
         )
+
+
+async def _together(running: Sequence[Coroutine[Any, Any, ToolOutput]]) -> list[ToolOutput]:
+    """All results; if one cannot be had, the others are cut off first."""
+    tasks = [asyncio.ensure_future(each) for each in running]
+    try:
+        return await asyncio.gather(*tasks)
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        raise
 
 
 def _earliest(*deadlines: float | None) -> float | None:

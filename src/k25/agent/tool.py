@@ -265,11 +265,11 @@ async def _run(found: Tool, arguments: JsonObject, context: ToolContext) -> Tool
     limit = min(limits, default=None)
     task = asyncio.ensure_future(found.run(arguments, context))
     try:
-        done, _ = await asyncio.wait([task], timeout=limit)
+        await _ends(task, limit)
     except asyncio.CancelledError:
         await _stop(task)
         raise
-    if not done:
+    if not task.done():
         await _stop(task)
         return ToolOutput.error(f"{found.name} did not finish within {limit:g} seconds and was stopped.", "time-out")
     try:
@@ -282,6 +282,25 @@ async def _run(found: Tool, arguments: JsonObject, context: ToolContext) -> Tool
         return ToolOutput.error(f"{found.name} was cancelled.", "cancelled")
     except Exception as error:
         return ToolOutput.error(f"{found.name} failed: {type(error).__name__}: {error}", "crash")
+
+
+async def _ends(task: "asyncio.Future[Any]", limit: float | None) -> None:
+    """Wait until the task has ended, or `limit` seconds: `asyncio.wait` for a single task, at half the cost."""
+    loop = asyncio.get_running_loop()
+    waiter: asyncio.Future[None] = loop.create_future()
+
+    def wake(_: object = None) -> None:
+        if not waiter.done():
+            waiter.set_result(None)
+
+    task.add_done_callback(wake)
+    timer = None if limit is None else loop.call_later(limit, wake)
+    try:
+        await waiter
+    finally:
+        task.remove_done_callback(wake)
+        if timer is not None:
+            timer.cancel()
 
 
 async def _stop(task: "asyncio.Future[Any]") -> None:
