@@ -181,7 +181,7 @@ def test_a_server_whose_name_nobody_knows_is_named():
         async with HttpModelClient(endpoint) as client:
             await client.complete(ModelRequest(HELLO))
 
-    with pytest.raises(ModelError, match=r"cannot connect to nowhere\.invalid:80 \(.+\); is .* right\?"):
+    with pytest.raises(ModelError, match=r"cannot connect to nowhere\.invalid:80 \(.+\); is the address right\?"):
         complete(run())
 
 

@@ -95,7 +95,7 @@ class HttpClient:
         except ssl.SSLCertVerificationError as error:
             raise HttpError(f"the certificate of {where} is not valid: {error.verify_message}", again=False) from None
         except OSError as error:
-            raise HttpError(f"cannot connect to {where}: {_reason(error)}") from None
+            raise HttpError(f"cannot connect to {where} ({_reason(error)}); is the address right?") from None
         except UnicodeError:
             raise HttpError(f"{self._host!r} can be no name of a host", again=False) from None
         return connection
