@@ -7,7 +7,8 @@ Keys and values of all heads are linear images of one small latent per token. Tw
 
 Which one is used, and where keys come from, is the `keys` argument: the stream itself or a cache.
 
-Shape suffixes: T tokens, D hidden, H heads, N nope width, R rotated width, V value width, C kv_lora_rank.
+Shape suffixes: T tokens, K tokens whose keys are read, D hidden, H heads, N nope width, R rotated width, Q = N + R,
+V value width, C kv_lora_rank.
 """
 
 from dataclasses import dataclass
