@@ -80,6 +80,13 @@ def test_jobs_beyond_the_cap_are_refused_and_count_as_empty(tmp_path):
     assert outcome.metrics["empty_jobs"] == 5
 
 
+def test_saved_steps_count_items_that_were_asked_for_and_every_critical_step(tmp_path):
+    outcome = play(four_jobs, tmp_path, rewards={"parallel": "saved-steps"})
+    assert outcome.rewards["parallel"] == pytest.approx(1 - 6 / 8)
+    alone = play(lambda rows: one_by_one([*rows, "900"]), tmp_path, rewards={"parallel": "saved-steps"})
+    assert alone.rewards["parallel"] == 0
+
+
 def test_a_sub_agent_that_fails_is_a_result_like_any_other(tmp_path):
     def wanders(messages):
         return calls(messages, [("lookup", {"row": "999"})])

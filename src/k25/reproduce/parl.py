@@ -17,6 +17,7 @@ from k25.reproduce.stages import Say, recipe_of, shortened, train_stage
 from k25.rl.parl.demonstrations import Mixture, write_demonstrations
 from k25.rl.parl.environment import REACHED
 from k25.rl.parl.measure import Setting, measure
+from k25.rl.parl.schedules import ParlSchedule
 from k25.rl.recipe import RLRecipe, load_rl_recipe
 from k25.rl.trainer import RLTrainer
 from k25.train.metrics import Record
@@ -27,14 +28,17 @@ from k25.train.trainer import Interrupted
 
 ARMS: Mapping[str, Mapping[str, Any]] = {
     "parl": {},
-    "no auxiliary rewards": {"schedule": {"lambda1": 0.0, "lambda2": 0.0}},
     "single agent": {"delegation": False},
+    "no auxiliary rewards": {"schedule": {"lambda1": 0.0, "lambda2": 0.0}},
 }
 TRAINED, HELD_OUT = (2, 4, 8, 16), (3, 6, 12, 20)
 SMALL, LARGE = 2, 16
 BUDGET, LOOSE = 10, 40
 _QUICK_SHARE = 0.1
-_CURVES = ("quality", "width", "empty_jobs", "critical_steps", "delegated")
+# Curves by the metrics of the environment that they show.
+_CURVES = {name: name for name in ("quality", "width", "empty_jobs", "critical_steps", "delegated")} | {
+    f"width, {size} rows": f"width_{size}" for size in (SMALL, LARGE)
+}
 
 
 def run(trial: Trial) -> dict[str, Measurement]:
@@ -94,8 +98,10 @@ def recipe_of_arm(arm: str, seed: int, start: Path, *, share: float = 1) -> RLRe
         "nano/parl", [f'model.start_from="{start}"', f'roles.sub-agent.start_from="{start}"', f"seed={seed}"]
     )
     (environment,) = recipe.environments
-    updates, fade = (max(1, round(whole * share)) for whole in (recipe.steps, environment.options["schedule"]["fade"]))
-    options = _merged(_merged(environment.options, {"schedule": {"fade": fade}}), ARMS[arm])
+    planned = ParlSchedule(**environment.options["schedule"])
+    fading = {"fade": max(1, round(planned.fade * share)), "finish_lag": round(planned.finish_lag * share)}
+    updates = max(1, round(recipe.steps * share))
+    options = _merged(_merged(environment.options, {"schedule": fading}), ARMS[arm])
     return recipe.model_copy(
         update={
             "steps": updates,
@@ -114,8 +120,11 @@ def _merged(options: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str,
 
 def _curves(run: Path) -> dict[str, list[Point]]:
     records = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    steps = [record for record in records if "environment_metrics" in record]
-    return {name: [(each["step"], each["environment_metrics"][name]) for each in steps] for name in _CURVES}
+    found = [(record["step"], record["environment_metrics"]) for record in records if "environment_metrics" in record]
+    # A size of which an update had no table has no point there.
+    return {
+        name: [(step, means[metric]) for step, means in found if metric in means] for name, metric in _CURVES.items()
+    }
 
 
 class _Progress:
@@ -164,7 +173,8 @@ CLAIM = Claim(
     run=run,
     judge=judge,
     curves={
-        "width": Curve("update", "jobs at once"),
+        f"width, {SMALL} rows": Curve("update", "jobs at once"),
+        f"width, {LARGE} rows": Curve("update", "jobs at once"),
         "quality": Curve("update", "item-F1"),
         "empty_jobs": Curve("update", "empty jobs"),
         "critical_steps": Curve("update", "critical steps"),

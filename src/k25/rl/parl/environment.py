@@ -18,7 +18,7 @@ from k25.rl.parl.rewards import Conduct, RewardForms
 from k25.rl.parl.schedules import Course, ParlSchedule
 from k25.rl.parl.tasks import Workload, kind, workload
 from k25.rl.scope import Scope
-from k25.tasks.sample import Domain, generator
+from k25.tasks.sample import Domain
 
 # The item-F1 whose first critical step the metric `steps_to_reach` names.
 REACHED = 0.9
@@ -29,7 +29,8 @@ class SwarmEnvironment(Environment):
     """Tasks of one kind for an orchestrator with sub-agents.
 
     task: the kind, see `k25.rl.parl.tasks`.
-    sizes: how many items an exercise may have; each size is equally likely.
+    sizes: how many items an exercise may have. They take turns: an update with few of the small ones teaches to split
+        whatever comes.
     delegation: offer create_subagent and assign_task; without them this is the single agent to compare with.
     agents: jobs in one episode. sub_steps: of each job. tool_calls: of each agent, before it must stop.
     sub_agents: which role plays the sub-agents from which update on, as pairs: first a small frozen model, then a
@@ -114,7 +115,7 @@ class SwarmEnvironment(Environment):
 
     def example(self, seed: int, index: int) -> Example:
         """Exercise number `index` of a stream; `gold` is its workload."""
-        size = generator(f"rl/{self.name}", seed, index, 0).choice(self._sizes)
+        size = self._sizes[index % len(self._sizes)]
         drawn = workload(self._kind, size, seed, index)
         return Example(f"{self._kind.name}/{seed}/{index}/{size}", ({"role": "user", "content": drawn.prompt},), drawn)
 
@@ -140,6 +141,8 @@ def _metrics(episode: Episode, conduct: Conduct, drawn: Workload) -> dict[str, f
         "steps_to_reach": conduct.steps_to_reach(REACHED),
         "sub_tokens": episode.sub_tokens,
         "size": drawn.size,
+        # A mean over all sizes hides whether small tables are split too.
+        f"width_{drawn.size}": conduct.width,
     }
 
 

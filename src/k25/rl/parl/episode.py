@@ -109,6 +109,8 @@ class Episode:
             useful=len(useful),
             width=max(stages.values(), default=0),
             useful_width=max(useful_stages.values(), default=0),
+            filed=self.table.wanted,
+            critical_steps=self.critical_steps,
             quality=self.table.quality_by_step(self._limits.critical_steps),
         )
 

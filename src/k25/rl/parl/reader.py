@@ -38,6 +38,11 @@ class Table:
             first.setdefault(entry.item, entry)
         return list(first.values())
 
+    @property
+    def wanted(self) -> int:
+        """How many of the wanted items it holds."""
+        return len({entry.item for entry in self.entries} & self.workload.values.keys())
+
     def useful_jobs(self) -> frozenset[int]:
         """Jobs that filed a wanted item first."""
         wanted = self.workload.values

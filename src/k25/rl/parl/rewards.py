@@ -7,6 +7,7 @@ The other forms are kept to compare: `docs/parl.md` shows what becomes of each.
 r_perf      quality            item-F1 of the table at the episode's end
             anytime            item-F1 at a critical step drawn evenly from the budget, in the mean over all of them
 r_parallel  useful-width       the most useful jobs at once, over the cap
+            saved-steps        the share of critical steps saved against one agent that files the same items one by one
             width              the most jobs at once, over the cap: pays for empty jobs
             created            defined sub-agents over the cap: pays for defining alone
             sparse             1 where the width reaches the cap: nothing to climb on
@@ -34,6 +35,8 @@ class Conduct:
         useful: jobs that filed a wanted item before anybody else did.
         width: the most jobs assigned in one turn, which run at once.
         useful_width: the most useful jobs assigned in one turn.
+        filed: wanted items in the table at the end.
+        critical_steps: of the whole episode.
         quality: item-F1 of the table after each critical step from 1 to the budget.
     """
 
@@ -43,6 +46,8 @@ class Conduct:
     useful: int
     width: int
     useful_width: int
+    filed: int
+    critical_steps: int
     quality: Sequence[float]
 
     @property
@@ -71,6 +76,7 @@ PERFORMANCE: Mapping[str, Form] = MappingProxyType(
 PARALLEL: Mapping[str, Form] = MappingProxyType(
     {
         "useful-width": lambda conduct, cap: _share(conduct.useful_width, cap),
+        "saved-steps": lambda conduct, _: max(0.0, 1 - conduct.critical_steps / (conduct.filed or 1)),
         "width": lambda conduct, cap: _share(conduct.width, cap),
         "created": lambda conduct, cap: _share(conduct.created, cap),
         "sparse": lambda conduct, cap: float(conduct.width >= cap),

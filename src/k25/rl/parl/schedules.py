@@ -1,9 +1,10 @@
 """When the auxiliary rewards fade, and how the budget of critical steps tightens meanwhile.
 
 Kimi K2.5 report, arXiv 2602.02276, section 3: lambda1 and lambda2 go to zero during training. Here both hold until the
-mean width has passed a threshold, or until the last update at which they can still fade in time, and then fall in a
-straight line; the budget falls with them. Weights that never reach zero leave a policy that is paid for delegating
-rather than for results: a schedule that cannot end before the last update is refused.
+mean width has passed a threshold, or until the last update at which they can still fade in time; then lambda1 falls in
+a straight line, and the budget with it. lambda2 may follow later, so that jobs are still charged for being empty when
+none is paid for being there any more. Weights that never reach zero leave a policy that is paid for delegating rather
+than for results: a schedule that cannot end before the last update is refused.
 """
 
 from dataclasses import dataclass
@@ -18,9 +19,10 @@ class ParlSchedule:
     Attributes:
         lambda1, lambda2: weights of r_parallel and r_finish at the beginning.
         threshold: fading begins at the update after the first whose mean width is at least this.
-        fade: updates from full weight to zero.
+        fade: updates from full weight to zero, of either weight.
+        finish_lag: so many updates after lambda1 does lambda2 begin to fall.
         latest: the update at which fading begins at the latest; by default the last one that leaves time for it.
-        first_budget, last_budget: critical steps of an episode before fading begins and after it has ended.
+        first_budget, last_budget: critical steps of an episode before fading begins and after lambda1 has faded.
 
     Raises InputError for negative values and for a budget that grows.
     """
@@ -29,6 +31,7 @@ class ParlSchedule:
     lambda2: float = 0.3
     threshold: float = 4.0
     fade: int = 20
+    finish_lag: int = 0
     latest: int | None = None
     first_budget: int = 30
     last_budget: int = 16
@@ -37,8 +40,8 @@ class ParlSchedule:
         for name in ("lambda1", "lambda2", "threshold"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise InputError(f"schedule: {name} must be 0 or more, not {getattr(self, name)}")
-        if self.fade < 1 or (self.latest is not None and self.latest < 0):
-            raise InputError("schedule: fade must be at least 1 update, and latest not negative")
+        if self.fade < 1 or self.finish_lag < 0 or (self.latest is not None and self.latest < 0):
+            raise InputError("schedule: fade must be at least 1 update, finish_lag and latest not negative")
         if not 1 <= self.last_budget <= self.first_budget:
             raise InputError(
                 f"schedule: the budget must fall: first_budget {self.first_budget}, last_budget {self.last_budget}"
@@ -53,11 +56,12 @@ class Course:
 
     def __init__(self, schedule: ParlSchedule, updates: int) -> None:
         self.schedule = schedule
-        latest = updates - 1 - schedule.fade if schedule.latest is None else schedule.latest
-        if latest < 0 or latest + schedule.fade > updates - 1:
+        needed = schedule.fade + schedule.finish_lag
+        latest = updates - 1 - needed if schedule.latest is None else schedule.latest
+        if latest < 0 or latest + needed > updates - 1:
             raise InputError(
-                f"schedule: lambda1 and lambda2 fade over {schedule.fade} updates from update {max(latest, 0)} at the "
-                f"latest, and would not be 0 before the last of {updates} updates; make fade or latest smaller, or "
+                f"schedule: lambda1 and lambda2 fade over {needed} updates from update {max(latest, 0)} at the latest, "
+                f"and would not be 0 before the last of {updates} updates; make fade, finish_lag or latest smaller, or "
                 "train longer"
             )
         self._latest = latest
@@ -68,15 +72,18 @@ class Course:
         if self.began is None and (width >= self.schedule.threshold or update + 1 >= self._latest):
             self.began = min(update + 1, self._latest)
 
-    def faded(self, update: int) -> float:
-        """How much of the fading lies behind an update: from 0 to 1."""
+    def faded(self, update: int, lag: int = 0) -> float:
+        """How much of the fading lies behind an update, where it begins `lag` updates later: from 0 to 1."""
         began = self._latest if self.began is None else self.began
-        return min(max((update - began) / self.schedule.fade, 0.0), 1.0)
+        return min(max((update - began - lag) / self.schedule.fade, 0.0), 1.0)
 
     def weights(self, update: int) -> tuple[float, float]:
         """lambda1 and lambda2 of an update."""
-        left = 1 - self.faded(update)
-        return self.schedule.lambda1 * left, self.schedule.lambda2 * left
+        schedule = self.schedule
+        return (
+            schedule.lambda1 * (1 - self.faded(update)),
+            schedule.lambda2 * (1 - self.faded(update, schedule.finish_lag)),
+        )
 
     def budget(self, update: int) -> int:
         """Critical steps of an update's episodes."""
