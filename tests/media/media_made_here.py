@@ -1,6 +1,7 @@
 """Small videos and pictures made with PyAV and Pillow for the tests."""
 
 import io
+import os
 from fractions import Fraction
 
 import av
@@ -54,6 +55,8 @@ def make_video(
                 tone.sample_rate, tone.pts = 16000, number * 1024
                 container.mux(sound.encode(tone))
             container.mux(sound.encode())
+    # As root, the AV1 encoder makes the thread that calls it a real-time one, before which all others wait.
+    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
     return path
 
 

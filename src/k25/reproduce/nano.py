@@ -28,7 +28,7 @@ THRESHOLDS = {
     "tool-calculator": 0.9,
     "tool-lookup": 0.9,
     "image-tool-cell": 0.9,
-    "colour-cell": 0.5,
+    "colour-cell": 0.4,
 }
 # The same before fine-tuning, of pictures that are shown: in plain text, the form in which they are learnt.
 PRETRAINED_THRESHOLDS = {"colour-cell": 0.9, "colour-counts": 0.9, "colour-grid": 0.9}
