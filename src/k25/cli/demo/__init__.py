@@ -35,7 +35,7 @@ STAGES = (
     Stage("joint", "Nano learns: text with pictures", (150, 600), partial(learning.learn, "joint"), run="joint"),
     Stage("long-context", "Nano learns: long texts", (12, 45), partial(learning.learn, "long-context"),
           run="long-context"),
-    Stage("sft", "Nano learns: conversations", (80, 210), partial(learning.learn, "sft"), run="sft"),
+    Stage("sft", "Nano learns: conversations", (110, 260), partial(learning.learn, "sft"), run="sft"),
     Stage("answers", "Nano answers: texts, pictures, tools", (12, 12), learning.ask),
     Stage("rl", "Nano learns by reward", (20, 250), reinforcement.by_ability, run="rl"),
     Stage("parl-start", "An orchestrator and its sub-agents learn by imitation", (70, 260), reinforcement.imitate,
