@@ -25,7 +25,9 @@ def random_inputs(queries, keys, dtype=torch.float64):
 
 
 @pytest.mark.parametrize("causal", [True, False])
-@pytest.mark.parametrize("lengths", [[1], [5, 1, 300, 7], [64, 64, 64], [129, 129, 2, 2]])
+@pytest.mark.parametrize(
+    "lengths", [[1], [5, 1, 300, 7], [64, 64, 64], [129, 129, 2, 2], [9, 10, 10, 12], [3, 4, 90, 99, 5]]
+)
 def test_every_segment_attends_as_if_alone(lengths, causal):
     segments = Segments.from_lengths(lengths)
     inputs = random_inputs(sum(lengths), sum(lengths))
@@ -39,6 +41,27 @@ def test_every_segment_attends_as_if_alone(lengths, causal):
         torch.autograd.grad(ours, inputs, grad), torch.autograd.grad(reference, inputs, grad), strict=True
     ):
         torch.testing.assert_close(mine, theirs)
+
+
+def test_short_segments_of_different_lengths_are_one_call_of_the_kernel():
+    lengths = [9, 9, 10, 12, 13]
+    query, key, value = (part.detach().float() for part in random_inputs(sum(lengths), sum(lengths)))
+    with torch.profiler.profile() as profiled:
+        packed_attention(query, key, value, Segments.from_lengths(lengths), scale=SCALE, causal=True)
+    assert sum("flash_attention_for_cpu" in event.name for event in profiled.events()) == 1
+
+
+def test_the_largest_logits_of_padded_segments_are_those_of_real_pairs():
+    lengths = [9, 9, 10, 12, 13]
+    query, key, _ = (part.detach() for part in random_inputs(sum(lengths), sum(lengths)))
+    measured = max_attention_logits(query, key, Segments.from_lengths(lengths), SCALE)
+    naive_logits = [
+        (torch.einsum("qhn,khn->hqk", q, k) * SCALE).masked_fill(
+            torch.ones(len(q), len(q)).triu(1).bool(), float("-inf")
+        )
+        for q, k in zip(query.split(lengths), key.split(lengths), strict=True)
+    ]
+    torch.testing.assert_close(measured, torch.stack([one.amax((1, 2)) for one in naive_logits]).amax(0).float())
 
 
 def test_new_tokens_see_their_whole_cached_context():

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-# Waiting threads must sleep, not spin: on a busy machine spinning costs most of the speed. Read when torch is loaded.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+from k25.cli.openmp import waiting_threads
+
+os.environ.update(waiting_threads())  # read when torch is loaded
 
 from rich.console import Console
 from rich.markup import escape

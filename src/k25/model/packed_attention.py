@@ -9,6 +9,7 @@ Shape suffixes: T query tokens, K key tokens, H heads, N query/key width, V valu
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import groupby, pairwise
 from typing import Any
 
@@ -20,6 +21,9 @@ from k25.model.precision import at_least_float32
 
 _QUERY_BLOCK = 256
 _BACKWARD_BLOCK = 128
+# Segments up to this length are padded to a common one, if pairs of tokens grow by this share at most.
+_LONGEST_PADDED = 128
+_ADDED_PAIRS = 0.5
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,7 @@ def _varlen_flash(
 
 def _max_logits_in_blocks(query: Tensor, key: Tensor, cu_seqlens: Tensor, scale: float) -> Tensor:
     largest = query.new_full((query.shape[1],), float("-inf"), dtype=torch.float32)
-    for run in _runs(cu_seqlens, cu_seqlens):
+    for run in _runs(cu_seqlens, cu_seqlens, causal=True):
         queries, keys = run.queries(query), run.keys(key)
         for first in range(0, queries.shape[2], _QUERY_BLOCK):
             last = min(first + _QUERY_BLOCK, queries.shape[2])
@@ -123,11 +127,10 @@ def _attend(
     query: Tensor, key: Tensor, value: Tensor, cu_query: Tensor, cu_key: Tensor, scale: float, causal: bool
 ) -> tuple[Tensor, Tensor]:
     out, log_sum = _empty_outputs(query, value)
-    for run in _runs(cu_query, cu_key):
+    for run in _runs(cu_query, cu_key, causal):
         q, k, v = run.queries(query), run.keys(key), run.keys(value)
-        o, s = _forward_run(q, k, v, scale, causal)
-        run.queries(out).copy_(o)
-        run.queries(log_sum).copy_(s)
+        for target, part in zip((out, log_sum), _forward_run(q, k, v, scale, causal), strict=True):
+            run.put(target, part)
     return out, log_sum
 
 
@@ -151,12 +154,13 @@ def _attend_backward(
     causal: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     gradients = torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
-    for run in _runs(cu_seqlens, cu_seqlens):
+    for run in _runs(cu_seqlens, cu_seqlens, causal):
         by_kernel = _has_flash_kernel(query) and (run.segments == 1 or not causal)
         backward = _backward_by_kernel if by_kernel else _backward_in_blocks
-        q, k, v, g, o, s = (run.queries(part) for part in (query, key, value, grad, out, log_sum))
+        q, k, v, o, s = (run.queries(part) for part in (query, key, value, out, log_sum))
+        g = run.without_padding(run.queries(grad))
         for target, part in zip(gradients, backward(q, k, v, g, o, s, scale, causal), strict=True):
-            run.queries(target).copy_(part)
+            run.put(target, part)
     return gradients
 
 
@@ -197,29 +201,124 @@ _attend.register_autograd(_backward, setup_context=_save_for_backward)
 
 @dataclass(frozen=True)
 class _Run:
-    """Neighbouring segments of equal length: they are computed as one batch."""
+    """Neighbouring segments that are computed as one batch, of equal length or padded to the longest by their last row.
+
+    Causality hides padding: keys added at a segment's end are seen by added queries alone. What those give is left out.
+    """
 
     segments: int
     query_rows: slice
     key_rows: slice
+    padding: "_Padding | None" = None
 
     def queries(self, x: Tensor) -> Tensor:
-        """The run's part of x (T, H, ...) as a view (segments, H, length, ...)."""
-        return x[self.query_rows].unflatten(0, (self.segments, -1)).transpose(1, 2)
+        """The run's part of x (T, H, ...) as (segments, H, length, ...)."""
+        return self._batch(x, self.query_rows)
 
     def keys(self, x: Tensor) -> Tensor:
-        """The run's part of x (K, H, ...) as a view (segments, H, length, ...)."""
-        return x[self.key_rows].unflatten(0, (self.segments, -1)).transpose(1, 2)
+        """The run's part of x (K, H, ...) as (segments, H, length, ...)."""
+        return self._batch(x, self.key_rows)
+
+    def put(self, x: Tensor, batch: Tensor) -> None:
+        """Write a batch (segments, H, length, ...) to the run's rows of x (T, H, ...)."""
+        if self.padding is None:
+            self.queries(x).copy_(batch)
+        else:
+            rows = batch.transpose(1, 2).flatten(0, 1)
+            torch.index_select(rows, 0, self.padding.real.to(x.device), out=x[self.query_rows])
+
+    def without_padding(self, batch: Tensor) -> Tensor:
+        """The batch (segments, H, length, ...) with zeros where rows were added."""
+        if self.padding is None:
+            return batch
+        added = self.padding.added.to(batch.device)
+        return batch.masked_fill(added.view(added.shape[0], 1, added.shape[1], *(1,) * (batch.dim() - 3)), 0)
+
+    def _batch(self, x: Tensor, rows: slice) -> Tensor:
+        if self.padding is None:
+            return x[rows].unflatten(0, (self.segments, -1)).transpose(1, 2)
+        chosen = x.index_select(0, self.padding.rows.to(x.device))
+        return chosen.unflatten(0, (self.segments, -1)).transpose(1, 2)
 
 
-def _runs(cu_query: Tensor, cu_key: Tensor) -> Iterator[_Run]:
-    spans = list(zip(pairwise(cu_query.tolist()), pairwise(cu_key.tolist()), strict=True))
+@dataclass(frozen=True)
+class _Padding:
+    """How segments of different lengths become one batch of G segments of length L.
+
+    `rows` (G * L,) are the stream's rows in the batch, `real` (T,) the rows of the batch that the stream has, `added`
+    (G, L) is true at the others.
+    """
+
+    rows: Tensor
+    real: Tensor
+    added: Tensor
+
+    @classmethod
+    def of(cls, lengths: Sequence[int], start: int) -> "_Padding":
+        """Segments of these lengths from row `start` on."""
+        lengths_G = torch.tensor(lengths)
+        places_L = torch.arange(max(lengths))
+        starts_G = start + lengths_G.cumsum(0) - lengths_G
+        rows_GL = starts_G[:, None] + torch.minimum(places_L, lengths_G[:, None] - 1)
+        added_GL = places_L >= lengths_G[:, None]
+        return cls(rows_GL.flatten(), (~added_GL).flatten().nonzero()[:, 0], added_GL)
+
+
+def _runs(cu_query: Tensor, cu_key: Tensor, causal: bool) -> tuple[_Run, ...]:
+    queries = tuple(cu_query.tolist())
+    if cu_key is cu_query or torch.equal(cu_key, cu_query):
+        return _runs_of_stream(queries, causal)
+    return _equal_runs(queries, tuple(cu_key.tolist()))
+
+
+# All layers, forward and backward, walk the same streams.
+@lru_cache(maxsize=16)
+def _runs_of_stream(cu_seqlens: tuple[int, ...], causal: bool) -> tuple[_Run, ...]:
+    equal = _equal_runs(cu_seqlens, cu_seqlens)
+    return tuple(_padded_together(equal)) if causal else equal
+
+
+def _equal_runs(cu_query: tuple[int, ...], cu_key: tuple[int, ...]) -> tuple[_Run, ...]:
+    spans = zip(pairwise(cu_query), pairwise(cu_key), strict=True)
+    runs = []
     for (queries, _), group in groupby(spans, key=lambda span: (span[0][1] - span[0][0], span[1][1] - span[1][0])):
         members = list(group)
         if queries:
             (q0, _), (k0, _) = members[0]
             (_, q1), (_, k1) = members[-1]
-            yield _Run(len(members), slice(q0, q1), slice(k0, k1))
+            runs.append(_Run(len(members), slice(q0, q1), slice(k0, k1)))
+    return tuple(runs)
+
+
+def _padded_together(runs: Sequence[_Run]) -> Iterator[_Run]:
+    """Neighbouring runs of short segments become one while that adds at most `_ADDED_PAIRS` to pairs of tokens."""
+    together: list[_Run] = []
+    for run in runs:
+        if together and not _worth_padding([*together, run]):
+            yield _one_run(together)
+            together = []
+        together.append(run)
+    if together:
+        yield _one_run(together)
+
+
+def _lengths(runs: Sequence[_Run]) -> list[int]:
+    return [(run.query_rows.stop - run.query_rows.start) // run.segments for run in runs for _ in range(run.segments)]
+
+
+def _worth_padding(runs: Sequence[_Run]) -> bool:
+    lengths = _lengths(runs)
+    longest = max(lengths)
+    pairs = sum(length**2 for length in lengths)
+    return longest <= _LONGEST_PADDED and len(lengths) * longest**2 <= (1 + _ADDED_PAIRS) * pairs
+
+
+def _one_run(runs: Sequence[_Run]) -> _Run:
+    if len(runs) == 1:
+        return runs[0]
+    rows = slice(runs[0].query_rows.start, runs[-1].query_rows.stop)
+    lengths = _lengths(runs)
+    return _Run(len(lengths), rows, rows, _Padding.of(lengths, rows.start))
 
 
 def _has_flash_kernel(query: Tensor) -> bool:
