@@ -64,6 +64,68 @@ def test_many_flushes_share_a_commit(tmp_path):
     complete(run())
 
 
+def test_a_long_log_is_taken_over_into_the_database_while_events_come(tmp_path, monkeypatch):
+    monkeypatch.setattr("k25.agent.record.CHECKPOINT_BYTES", 100_000)
+    sizes = []
+
+    async def run():
+        with Record(tmp_path / "r") as record:
+            for number in range(600):
+                record.append(started(number))
+                await record.flush()
+                sizes.append((tmp_path / "r-wal").stat().st_size)
+                assert record.reader.last_seq() == number + 1
+
+    complete(run())
+    assert max(sizes) < 1_000_000  # two and a half million otherwise
+    with RecordReader(tmp_path / "r") as reader:
+        assert [entry.event for entry in reader.entries()] == [started(number) for number in range(600)]
+
+
+def test_what_must_survive_a_power_cut_is_on_the_disk_when_it_is_flushed(tmp_path):
+    async def run():
+        with Record(tmp_path / "r", survive_power_loss=True) as record:
+            assert record._database.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL: each commit is synced
+
+            async def one(number):
+                record.append(started(number))
+                await record.flush()
+                assert record.reader.last_seq() > number
+
+            await asyncio.gather(*(one(number) for number in range(50)))
+
+    complete(run())
+
+
+def test_what_nobody_waits_for_is_committed_too(tmp_path):
+    async def run():
+        with Record(tmp_path / "r") as record:
+            record.append(started(0))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            assert record.reader.last_seq() == 1
+
+    complete(run())
+
+
+def test_an_agents_events_are_found_by_index_in_a_record_that_was_closed_or_taken_up(tmp_path):
+    def indices():
+        database = sqlite3.connect(tmp_path / "r")
+        found = database.execute("SELECT name FROM sqlite_master WHERE type = 'index'").fetchall()
+        database.close()
+        return found
+
+    with Record(tmp_path / "r") as record:
+        record.append(started(0))
+        assert indices() == []
+    assert indices() == [("events_of_agent",)]
+    database = sqlite3.connect(tmp_path / "r")
+    database.execute("DROP INDEX events_of_agent")  # as a kill leaves it
+    database.close()
+    with Record(tmp_path / "r"):
+        assert indices() == [("events_of_agent",)]
+
+
 def test_a_record_goes_on_where_it_ended(tmp_path):
     for expected in (1, 2):
         with Record(tmp_path / "r") as record:

@@ -1,18 +1,22 @@
 """The record of a run: an append-only event log in SQLite.
 
-`append` only queues; a writer thread commits whatever has gathered, at most once every few milliseconds, so that
-hundreds of calls a second share a commit. `flush` waits until everything appended so far is committed: what an agent
-has awaited survives the death of the process at any moment (with `survive_power_loss`, of the machine too). Other
-processes may read while one writes (`k25.agent.record_reader`).
+`append` only queues; whatever a turn of the event loop has appended is committed together at its end, so that hundreds
+of calls a second share a commit. `flush` waits until everything appended so far is committed: what an agent has awaited
+survives the death of the process at any moment (with `survive_power_loss`, of the machine too). Other processes may
+read while one writes (`k25.agent.record_reader`).
+
+A commit is made in the loop's own thread: it only hands a few pages to the system, in less time than another thread
+needs to take the interpreter from a busy loop and give it back. What waits for the disk is left to a thread: commits
+that must survive a power cut, and taking the log over into the database once it has grown.
 """
 
 import asyncio
 import contextlib
 import json
 import sqlite3
-import threading
 import time
-from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Self
 
@@ -21,17 +25,19 @@ from k25.agent.record_reader import SCHEMA_VERSION, RecordReader
 from k25.errors import InputError
 from k25.sole_writer import sole_writer
 
-COMMIT_INTERVAL = 0.003  # seconds between commits under load; a lone event is committed at once
+CHECKPOINT_BYTES = 32 * 2**20  # about how long SQLite's log may become before it is taken over into the database
+_COMMIT_BYTES = 8 * 2**10  # about what a commit adds to it besides its events: the rest of the pages that it changes
 _SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS events (
     seq INTEGER PRIMARY KEY, time REAL NOT NULL, agent TEXT NOT NULL, kind TEXT NOT NULL,
     turn INTEGER, call_id TEXT, data TEXT NOT NULL
 );
-CREATE INDEX IF NOT EXISTS events_of_agent ON events (agent, kind, turn, call_id);
 PRAGMA user_version = {SCHEMA_VERSION};
 """
+_INDEX = "CREATE INDEX IF NOT EXISTS events_of_agent ON events (agent, kind, turn, call_id)"
 _ENCODE = json.JSONEncoder(separators=(",", ":")).encode
 _COLUMNS = frozenset({"agent", "turn", "call_id"})
+_Row = tuple[int, float, str, str, int | None, str | None, str]
 
 
 class RecordError(OSError):
@@ -64,45 +70,58 @@ class Record:
         self._seq = self.reader.last_seq()
         self._committed = self._seq
         self._earlier_agents = self.reader.agents() if self._seq else frozenset[str]()
-        self._queue: deque[tuple[int, float, Event]] = deque()
-        self._waiters: deque[tuple[int, asyncio.AbstractEventLoop, asyncio.Future[None]]] = deque()
+        self._survive_power_loss = survive_power_loss
+        self._queue: list[_Row] = []
+        self._waiters: list[tuple[int, asyncio.Future[None]]] = []
+        self._commits_in: asyncio.AbstractEventLoop | None = None
+        self._thread = ThreadPoolExecutor(1, f"record {path.name}")
+        self._thread_work: Future[None] | None = None
+        self._log_bytes = 0
         self._failure: Exception | None = None
-        self._wake = threading.Event()
-        self._closing = False
-        self._writer = threading.Thread(target=self._write, name=f"record {path.name}", daemon=True)
-        self._writer.start()
+        self._closed = False
 
     def append(self, event: Event) -> int:
         """Queue the event and return its number. Call it from one thread only. Raises RecordError."""
         self._check()
-        if self._closing:
+        if self._closed:
             raise RecordError(f"{self.path}: the record is closed")
         self._seq += 1
-        self._queue.append((self._seq, time.time(), event))
-        if not self._wake.is_set():
-            self._wake.set()
+        fields = vars(event)
+        data = _ENCODE({name: value for name, value in fields.items() if name not in _COLUMNS})
+        when = time.time()
+        self._queue.append((self._seq, when, event.agent, event.kind, fields.get("turn"), fields.get("call_id"), data))
+        self._commit_soon()
         return self._seq
 
     async def flush(self) -> None:
         """Wait until every event appended so far is committed. Raises RecordError if that is impossible."""
-        if self._committed < self._seq:
-            loop = asyncio.get_running_loop()
-            waiting: asyncio.Future[None] = loop.create_future()
-            self._waiters.append((self._seq, loop, waiting))
-            # The writer may have committed in between.
-            if self._committed < self._seq and self._failure is None:
-                await waiting
+        if self._committed < self._seq and self._failure is None:
+            waiting = asyncio.get_running_loop().create_future()
+            self._waiters.append((self._seq, waiting))
+            self._commit_soon()
+            await waiting
         self._check()
 
     def knows(self, agent: str) -> bool:
         """Whether the record held events of this agent when it was opened: only then can there be calls to reuse."""
         return agent in self._earlier_agents
 
+    def make_index(self) -> None:
+        """Let an agent's events be found without reading all of them; commits then cost more.
+
+        A record has it when it is closed, and from the beginning when it is taken up.
+        """
+        self._database.execute(_INDEX)
+
     def close(self) -> None:
         """Commit what is queued and close. Raises RecordError if something could not be written."""
-        self._closing = True
-        self._wake.set()
-        self._writer.join()
+        self._closed = True
+        self._thread.shutdown()
+        if self._failure is None:
+            self._attempt(self._write)
+            with contextlib.suppress(sqlite3.Error):  # all is there, if slower to find
+                self.make_index()
+        self._notify()
         self.reader.close()
         self._database.close()
         self._lock.close()
@@ -118,52 +137,75 @@ class Record:
         if self._failure is not None:
             raise RecordError(f"{self.path}: the record cannot be written: {self._failure}") from self._failure
 
-    def _write(self) -> None:
-        while not (self._closing and not self._queue) and self._failure is None:
-            self._wake.wait()
-            self._wake.clear()
-            began = time.monotonic()
-            try:
-                self._commit()
-            except Exception as error:
-                self._failure = error
-            self._notify()
-            if not self._closing:
-                time.sleep(max(0.0, COMMIT_INTERVAL - (time.monotonic() - began)))
-            if self._queue or self._closing:
-                self._wake.set()
+    def _commit_soon(self) -> None:
+        """Commit when the loop has done all that is ready now; at once where there is no loop."""
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self._commit()
+            return
+        if self._commits_in is not loop:
+            self._commits_in = loop
+            loop.call_soon(self._commit)
 
     def _commit(self) -> None:
-        rows = []
-        while self._queue:
-            seq, when, event = self._queue.popleft()
-            fields = vars(event)
-            data = _ENCODE({name: value for name, value in fields.items() if name not in _COLUMNS})
-            rows.append((seq, when, event.agent, event.kind, fields.get("turn"), fields.get("call_id"), data))
+        loop, self._commits_in = self._commits_in, None
+        if self._failure is not None or self._closed or (self._thread_work and not self._thread_work.done()):
+            return
+        if self._survive_power_loss and loop is not None:
+            self._in_thread(loop, self._write)
+            return
+        self._attempt(self._write)
+        self._notify()
+        if self._log_bytes > CHECKPOINT_BYTES and self._failure is None and loop is not None:
+            self._in_thread(loop, self._checkpoint)
+
+    def _in_thread(self, loop: asyncio.AbstractEventLoop, work: Callable[[], None]) -> None:
+        """Let the thread do it; what is appended meanwhile is committed afterwards."""
+
+        def go_on() -> None:
+            self._notify()
+            if self._queue:
+                self._commit_soon()
+
+        def done(_: object) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended, and with it those who waited
+                loop.call_soon_threadsafe(go_on)
+
+        self._thread_work = self._thread.submit(self._attempt, work)
+        self._thread_work.add_done_callback(done)
+
+    def _attempt(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except Exception as error:
+            self._failure = error
+
+    def _write(self) -> None:
+        rows = self._queue[:]
         if rows:
             with self._database:
                 self._database.executemany("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+            del self._queue[: len(rows)]
             self._committed = rows[-1][0]
+            self._log_bytes += _COMMIT_BYTES + sum(len(row[-1]) for row in rows)
+
+    def _checkpoint(self) -> None:
+        self._database.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        self._log_bytes = 0
 
     def _notify(self) -> None:
-        """Wake those whose events are committed, one loop call for all of them."""
-        ready: dict[asyncio.AbstractEventLoop, list[asyncio.Future[None]]] = {}
-        while self._waiters and (self._waiters[0][0] <= self._committed or self._failure is not None):
-            _, loop, waiting = self._waiters.popleft()
-            ready.setdefault(loop, []).append(waiting)
-        for loop, futures in ready.items():
-            with contextlib.suppress(RuntimeError):  # the loop has ended, and with it those who waited
-                loop.call_soon_threadsafe(_resolve, futures)
-
-
-def _resolve(futures: list["asyncio.Future[None]"]) -> None:
-    for future in futures:
-        if not future.done():
-            future.set_result(None)
+        """Wake those whose events are committed."""
+        waiters, self._waiters = self._waiters, []
+        for seq, waiting in waiters:
+            if seq > self._committed and self._failure is None:
+                self._waiters.append((seq, waiting))
+            elif not waiting.done() and not waiting.get_loop().is_closed():
+                waiting.set_result(None)
 
 
 def _open(path: Path, survive_power_loss: bool) -> sqlite3.Connection:
-    # Autocommit is off only inside `with`; the connection moves to the writer thread.
+    # Autocommit is off only inside `with`; loop and thread use the connection in turns.
     database = sqlite3.connect(path, check_same_thread=False)
     try:
         version = database.execute("PRAGMA user_version").fetchone()[0]
@@ -171,7 +213,11 @@ def _open(path: Path, survive_power_loss: bool) -> sqlite3.Connection:
             raise InputError(f"{path}: the record is of version {version}, newer than this k25; upgrade k25")
         database.execute("PRAGMA journal_mode = WAL")
         database.execute(f"PRAGMA synchronous = {'FULL' if survive_power_loss else 'NORMAL'}")
+        if not survive_power_loss:  # the loop must not wait for the disk
+            database.execute("PRAGMA wal_autocheckpoint = 0")
         database.executescript(_SCHEMA)
+        if database.execute("SELECT 1 FROM events LIMIT 1").fetchone():  # finished calls will be looked for
+            database.execute(_INDEX)
     except sqlite3.DatabaseError as error:
         database.close()
         raise InputError(f"{path}: this is no record of a run ({error}); give the run's record file") from None

@@ -61,6 +61,7 @@ async def synthesize(plan: Plan, folder: Path, report: Callable[[Progress], None
     key = _prepared(folder, plan)
     async with AsyncExitStack() as stack:
         record = stack.enter_context(Record(folder / RECORD, survive_power_loss=True))
+        record.make_index()  # each question is looked up while the record grows
         ledger = Ledger(plan.limits, record)
         servers = {
             name: Server(f"endpoints.{name}", one, record, ledger, folder) for name, one in plan.endpoints.items()
