@@ -324,8 +324,8 @@ def test_a_request_has_key_options_and_tools(monkeypatch):
 
 
 def test_the_official_api_gets_the_name_of_the_conversation():
-    body = Endpoint("https://api.moonshot.ai/v1", "kimi-k2.5").body(HELLO, [], True, "run-1")
-    assert body["prompt_cache_key"] == "run-1"
+    body = Endpoint("https://api.moonshot.ai/v1", "kimi-k2.5").body(ModelRequest(HELLO, conversation="run-1"))
+    assert json.loads(body)["prompt_cache_key"] == "run-1"
 
 
 @pytest.mark.parametrize("url", ["http://h:1", "http://h:1/v1/", "http://h:1/v1/chat/completions"])

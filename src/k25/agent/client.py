@@ -22,7 +22,6 @@ from k25.agent.limits import AdaptiveLimit
 from k25.agent.model import ModelError, ModelRequest, ModelTurn, Retry
 
 DEFAULT_CONCURRENCY = 100
-_ENCODE = json.JSONEncoder(separators=(",", ":")).encode
 _MAX_BYTES = 16 * 2**20
 _RETRIED = frozenset({408, 409, 425, 429})
 _QUOTA = ("insufficient_quota", "exceeded_current_quota")
@@ -56,7 +55,7 @@ class HttpModelClient:
 
     async def complete(self, request: ModelRequest) -> ModelTurn:
         """One whole turn. Raises ModelError when no attempt succeeds or another would be useless."""
-        body = self._body(request)
+        body = self.endpoint.body(request)
         patience = self.endpoint.patience
         for attempt in range(1, patience.attempts + 1):
             try:
@@ -85,12 +84,6 @@ class HttpModelClient:
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
-
-    def _body(self, request: ModelRequest) -> bytes:
-        fields = self.endpoint.body(
-            list(request.messages), list(request.tools), request.may_call_tools, request.conversation
-        )
-        return _ENCODE(fields).encode()
 
     def _wait(self, failure: _AttemptError, attempt: int) -> float | None:
         """Seconds until the next attempt; None if there is to be none."""

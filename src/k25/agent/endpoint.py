@@ -1,5 +1,6 @@
 """Where a model is served and how to speak to it: address, key, sampling, prices, patience."""
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,7 +8,7 @@ from functools import cached_property
 from typing import Any
 from urllib.parse import urlsplit
 
-from k25.agent.model import Usage
+from k25.agent.model import ModelRequest, Usage
 from k25.agent.tool import JsonObject
 from k25.errors import InputError
 
@@ -102,28 +103,30 @@ class Endpoint:
         authorization = {"Authorization": f"Bearer {key}"} if key else {}
         return {"Content-Type": "application/json", "Accept": "text/event-stream", **authorization}
 
-    def body(
-        self, messages: list[JsonObject], tools: list[JsonObject], may_call: bool, conversation: str
-    ) -> JsonObject:
-        """The request. Its beginning stays the same from turn to turn, so that servers can reuse the prompt."""
-        body: JsonObject = {"model": self.model, **self.options, "stream": True}
-        body["stream_options"] = {"include_usage": True}
-        if tools:
-            body["tools"] = tools
-            if not may_call:
-                body["tool_choice"] = "none"
-        if conversation and self._is_moonshot:
-            body["prompt_cache_key"] = conversation
-        renamed = self.reasoning_field != "reasoning_content"
-        body["messages"] = [self._message(message) for message in messages] if renamed else messages
-        return body
+    def body(self, request: ModelRequest) -> bytes:
+        """The request as JSON. Tools and messages stay the same from turn to turn, so that servers can reuse them."""
+        fields: JsonObject = {"model": self.model, **self.options, "stream": True}
+        fields["stream_options"] = {"include_usage": True}
+        if request.tools and not request.may_call_tools:
+            fields["tool_choice"] = "none"
+        if request.conversation and self._is_moonshot:
+            fields["prompt_cache_key"] = request.conversation
+        text = request.text
+        tools = ""
+        if request.tools:
+            tools = f', "tools": {json.dumps(list(request.tools)) if text is None else text.tools}'
+        if text is None or self.reasoning_field != "reasoning_content":
+            messages = json.dumps([self._message(message) for message in request.messages])
+        else:
+            messages = f"[{', '.join(text.messages)}]"
+        return f'{json.dumps(fields)[:-1]}{tools}, "messages": {messages}}}'.encode()
 
     @cached_property
     def _is_moonshot(self) -> bool:
         return urlsplit(self.url).hostname in _MOONSHOT_HOSTS
 
     def _message(self, message: JsonObject) -> JsonObject:
-        if "reasoning_content" not in message:
+        if "reasoning_content" not in message or self.reasoning_field == "reasoning_content":
             return message
         kept = {key: value for key, value in message.items() if key != "reasoning_content"}
         return {**kept, self.reasoning_field: message["reasoning_content"]} if self.reasoning_field else kept

@@ -9,8 +9,6 @@ taken from the record, and only those that were under way are made again.
 """
 
 import asyncio
-import hashlib
-import json
 import time
 from collections.abc import Coroutine, Sequence
 from dataclasses import replace
@@ -32,6 +30,7 @@ from k25.agent.events import (
 )
 from k25.agent.limits import ToolLimits
 from k25.agent.model import ModelClient, ModelError, ModelRequest, ModelTurn, Retry, ToolCall
+from k25.agent.prompt_text import PromptText
 from k25.agent.record import Record, RecordError
 from k25.agent.record_reader import tool_message
 from k25.agent.tool import JsonObject, ToolContext, ToolOutput, Toolset
@@ -116,9 +115,7 @@ class _Agent:
         self._turn = 0
         self._call_ids: set[str] = set()
         self._new_messages: list[JsonObject] = []
-        self._hashed = 0
-        self._unhashed = hashlib.sha256(json.dumps([client.model, self.definitions]).encode())
-        self._hash = self._unhashed.copy()
+        self._prompt = PromptText(client.model, self.definitions)
 
     def start(self, identity: AgentIdentity) -> None:
         if not self.resumed:
@@ -181,7 +178,7 @@ class _Agent:
     async def _ask(self, messages: list[JsonObject], *, last: bool = False) -> ModelTurn:
         """One model call, from the record if it is there; `last` is outside the budget and without tools."""
         number, self._turn = self._turn, self._turn + 1
-        request = self._hash_of(messages)
+        request = self._prompt.follow(messages)
         turn = self._earlier_turn(messages, number, request)
         spent = self.budget.exhausted() or self.budget.take("steps")
         if turn is None and spent and not last:
@@ -204,7 +201,12 @@ class _Agent:
         began = time.monotonic()
         deadline = began + ANSWER_SECONDS if last else self.context.deadline
         asked = ModelRequest(
-            messages, self.definitions, may_call_tools=not last, conversation=self.id, on_retry=self._retried(number)
+            messages,
+            self.definitions,
+            may_call_tools=not last,
+            conversation=self.id,
+            on_retry=self._retried(number),
+            text=self._prompt,
         )
         try:
             async with asyncio.timeout(None if deadline is None else deadline - began):
@@ -243,7 +245,7 @@ class _Agent:
                 return None
             self._turn = number + 1
         added = reader.new_messages(self.id, number)
-        if found.request != request and found.request == self._hash_of([*messages, *added]):
+        if found.request != request and found.request == self._prompt.follow([*messages, *added]):
             # Before the interruption a budget ended here, by the clock or by what other agents had used.
             self.messages += added
             self.end("budget", "the budget was used up before the run was interrupted")
@@ -299,7 +301,7 @@ class _Agent:
         fresh = estimate_tokens(self.messages[-len(self.trajectory.turns[-1].tool_calls) :])
         rewritten = await self.strategy.rewritten(self.messages, last.total_tokens + fresh, self._summary)
         if rewritten is not None:
-            self.messages, self._hashed, self._hash = rewritten, 0, self._unhashed.copy()
+            self.messages = rewritten
             self._append(
                 ContextRewritten(agent=self.id, turn=self._turn, strategy=self.strategy.kind, messages=list(rewritten))
             )
@@ -319,16 +321,6 @@ class _Agent:
             return
         self.messages.append(turn.message())
         self.trajectory.text = turn.content
-
-    def _hash_of(self, messages: list[JsonObject]) -> str:
-        """Of the model, the tools and `messages`, which begin with the conversation; what was hashed stays hashed."""
-        for message in self.messages[self._hashed :]:
-            self._hash.update(json.dumps(message).encode())
-        self._hashed = len(self.messages)
-        digest = self._hash.copy()
-        for message in messages[self._hashed :]:
-            digest.update(json.dumps(message).encode())
-        return digest.hexdigest()[:32]
 
     def _with_unique_ids(self, calls: Sequence[ToolCall]) -> tuple[ToolCall, ...]:
         """Results are found by id: calls without one, or with one that the conversation has, get a new one."""

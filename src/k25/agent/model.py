@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from k25.agent.prompt_text import PromptText
 from k25.agent.tool import ArgumentError, JsonObject, parse_arguments
 
 
@@ -126,6 +127,7 @@ class ModelRequest:
 
     With `may_call_tools` false the tools stay declared, which keeps the prompt's beginning the same. `on_text` hears
     text as it is generated, with its kind ("reasoning" or "content"), from clients that tell it; the turn holds it too.
+    `text` is the JSON of `tools` and `messages`, from callers that keep it: it spares clients that send JSON the work.
     """
 
     messages: Sequence[JsonObject]
@@ -134,6 +136,7 @@ class ModelRequest:
     conversation: str = ""
     on_retry: Callable[[Retry], None] = lambda _: None
     on_text: OnText | None = None
+    text: PromptText | None = None
 
 
 class ModelClient(Protocol):
