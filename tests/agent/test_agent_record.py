@@ -97,17 +97,6 @@ def test_what_must_survive_a_power_cut_is_on_the_disk_when_it_is_flushed(tmp_pat
     complete(run())
 
 
-def test_what_nobody_waits_for_is_committed_too(tmp_path):
-    async def run():
-        with Record(tmp_path / "r") as record:
-            record.append(started(0))
-            await asyncio.sleep(0)
-            await asyncio.sleep(0)
-            assert record.reader.last_seq() == 1
-
-    complete(run())
-
-
 def test_an_agents_events_are_found_by_index_in_a_record_that_was_closed_or_taken_up(tmp_path):
     def indices():
         database = sqlite3.connect(tmp_path / "r")

@@ -1,8 +1,8 @@
 """The record of a run: an append-only event log in SQLite.
 
-`append` only queues; whatever a turn of the event loop has appended is committed together at its end, so that hundreds
-of calls a second share a commit. `flush` waits until everything appended so far is committed: what an agent has awaited
-survives the death of the process at any moment (with `survive_power_loss`, of the machine too). Other processes may
+`append` only queues. `flush` waits until everything appended so far is committed: what an agent has awaited survives
+the death of the process at any moment (with `survive_power_loss`, of the machine too). All who flush in one turn of the
+event loop share a commit; what nobody waits for is committed with it, or a few milliseconds later. Other processes may
 read while one writes (`k25.agent.record_reader`).
 
 A commit is made in the loop's own thread: it only hands a few pages to the system, in less time than another thread
@@ -25,6 +25,7 @@ from k25.agent.record_reader import SCHEMA_VERSION, RecordReader
 from k25.errors import InputError
 from k25.sole_writer import sole_writer
 
+COMMIT_SECONDS = 0.003  # after which events are committed that nobody waits for
 CHECKPOINT_BYTES = 32 * 2**20  # about how long SQLite's log may become before it is taken over into the database
 _COMMIT_BYTES = 8 * 2**10  # about what a commit adds to it besides its events: the rest of the pages that it changes
 _SCHEMA = f"""
@@ -73,7 +74,9 @@ class Record:
         self._survive_power_loss = survive_power_loss
         self._queue: list[_Row] = []
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
-        self._commits_in: asyncio.AbstractEventLoop | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._commit_is_next = False
+        self._commit_is_timed = False
         self._thread = ThreadPoolExecutor(1, f"record {path.name}")
         self._thread_work: Future[None] | None = None
         self._log_bytes = 0
@@ -90,7 +93,7 @@ class Record:
         data = _ENCODE({name: value for name, value in fields.items() if name not in _COLUMNS})
         when = time.time()
         self._queue.append((self._seq, when, event.agent, event.kind, fields.get("turn"), fields.get("call_id"), data))
-        self._commit_soon()
+        self._commit_in_time()
         return self._seq
 
     async def flush(self) -> None:
@@ -98,7 +101,7 @@ class Record:
         if self._committed < self._seq and self._failure is None:
             waiting = asyncio.get_running_loop().create_future()
             self._waiters.append((self._seq, waiting))
-            self._commit_soon()
+            self._commit_next()
             await waiting
         self._check()
 
@@ -137,28 +140,47 @@ class Record:
         if self._failure is not None:
             raise RecordError(f"{self.path}: the record cannot be written: {self._failure}") from self._failure
 
-    def _commit_soon(self) -> None:
-        """Commit when the loop has done all that is ready now; at once where there is no loop."""
+    def _commit_in_time(self) -> None:
+        """Commit within `COMMIT_SECONDS`; at once where there is no loop."""
+        loop = self._running_loop()
+        if loop is None:
+            self._commit()
+        elif not self._commit_is_timed:
+            self._commit_is_timed = True
+            loop.call_later(COMMIT_SECONDS, self._commit_timed)
+
+    def _commit_next(self) -> None:
+        """Commit when the loop has done all that is ready now."""
+        loop = self._running_loop()
+        if loop is not None and not self._commit_is_next:
+            self._commit_is_next = True
+            loop.call_soon(self._commit)
+
+    def _running_loop(self) -> asyncio.AbstractEventLoop | None:
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
+            loop = None
+        if self._loop is not loop:  # what was to happen in another loop will not happen any more
+            self._loop, self._commit_is_next, self._commit_is_timed = loop, False, False
+        return loop
+
+    def _commit_timed(self) -> None:
+        self._commit_is_timed = False
+        if self._queue:
             self._commit()
-            return
-        if self._commits_in is not loop:
-            self._commits_in = loop
-            loop.call_soon(self._commit)
 
     def _commit(self) -> None:
-        loop, self._commits_in = self._commits_in, None
+        self._commit_is_next = False
         if self._failure is not None or self._closed or (self._thread_work and not self._thread_work.done()):
             return
-        if self._survive_power_loss and loop is not None:
-            self._in_thread(loop, self._write)
+        if self._survive_power_loss and self._loop is not None:
+            self._in_thread(self._loop, self._write)
             return
         self._attempt(self._write)
         self._notify()
-        if self._log_bytes > CHECKPOINT_BYTES and self._failure is None and loop is not None:
-            self._in_thread(loop, self._checkpoint)
+        if self._log_bytes > CHECKPOINT_BYTES and self._failure is None and self._loop is not None:
+            self._in_thread(self._loop, self._checkpoint)
 
     def _in_thread(self, loop: asyncio.AbstractEventLoop, work: Callable[[], None]) -> None:
         """Let the thread do it; what is appended meanwhile is committed afterwards."""
@@ -166,7 +188,7 @@ class Record:
         def go_on() -> None:
             self._notify()
             if self._queue:
-                self._commit_soon()
+                self._commit()
 
         def done(_: object) -> None:
             with contextlib.suppress(RuntimeError):  # the loop has ended, and with it those who waited

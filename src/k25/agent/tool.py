@@ -194,7 +194,9 @@ class Toolset:
 
         Cancelled meanwhile, it ends with the cancellation once the tools are closed: they hold processes and browsers.
         """
-        opened, self._opened = self._opened, []
+        # Most tools have nothing to close, and need no task for it.
+        opened = [each for each in self._opened if getattr(each.close, "__func__", None) is not Tool.close]
+        self._opened = []
         tasks = [asyncio.ensure_future(each.close()) for each in reversed(opened)]
         if not tasks:
             return
