@@ -12,10 +12,9 @@ demo: $(READY)
 test: $(READY)
 	$(BIN)/pytest -m "not slow" -n 2 --timeout 300
 
-# The pages of the docs run one after the other, as some serve on the same port.
+# One worker runs the pages of the docs one after the other (a group is handed out first), the other one all the rest.
 test-slow: $(READY)
-	$(BIN)/pytest -m slow -n 2 --ignore tests/test_docs.py
-	$(BIN)/pytest -m slow tests/test_docs.py
+	$(BIN)/pytest -m slow -n 2 --dist loadgroup
 
 # The fast tests, with the lines that they run counted: half as much time again. What runs in child processes is not seen.
 coverage: $(READY)
