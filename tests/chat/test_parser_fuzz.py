@@ -219,7 +219,7 @@ def test_endless_output_needs_bounded_memory(kind):
     chunk = repeated * (16_384 // len(repeated))
     tracemalloc.start()
     try:
-        for _ in range(40):
+        for _ in range(20):
             parser.feed(chunk)
         gc.collect()
         kept, _ = tracemalloc.get_traced_memory()

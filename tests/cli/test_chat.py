@@ -1,6 +1,7 @@
-"""`k25 chat`: one question through pipes, conversations through a pseudo-terminal; the server answers by script."""
+"""`k25 chat`: one question in this process, conversations through a pseudo-terminal; the server answers by script."""
 
 import fcntl
+import io
 import json
 import os
 import pty
@@ -12,12 +13,17 @@ import sys
 import termios
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "serve_page"))
 from openai_stand_in import Break, Finish, Pause, Raw, Refuse, call, running_stand_in, say, think
+
+from k25.cli.main import run
+
+pytestmark = pytest.mark.filterwarnings("ignore:Cyclopts application invoked")
 
 CHAT = [sys.executable, "-c", "from k25.cli.main import run; run()", "chat"]
 
@@ -40,12 +46,26 @@ def environment(**more: str) -> dict[str, str]:
     return kept | {"TERM": "xterm", "COLUMNS": "100"} | more
 
 
-def ask(*arguments, stdin: str | None = None, env: dict[str, str] | None = None):
-    source = {"stdin": subprocess.DEVNULL} if stdin is None else {"input": stdin}
-    command = [*CHAT, *map(str, arguments)]
-    return subprocess.run(
-        command, capture_output=True, text=True, timeout=240, env=environment(**(env or {})), **source
-    )
+@pytest.fixture
+def ask(monkeypatch, capfd):
+    """The program's entry point with these arguments, standard input and variables."""
+
+    def ask(*arguments, stdin: str = "", env: dict[str, str] | None = None) -> SimpleNamespace:
+        with monkeypatch.context() as patch:
+            for name in os.environ.keys() - environment().keys():
+                patch.delenv(name)
+            for name, value in environment(**(env or {})).items():
+                patch.setenv(name, value)
+            patch.setattr(sys, "stdin", io.StringIO(stdin))
+            patch.setattr(sys, "argv", ["k25", "chat", *map(str, arguments)])
+            try:
+                run()
+                status = 0
+            except SystemExit as end:
+                status = end.code or 0
+        return SimpleNamespace(returncode=status, **dict(zip(("stdout", "stderr"), capfd.readouterr(), strict=True)))
+
+    return ask
 
 
 def wait_for(condition) -> None:
@@ -135,7 +155,7 @@ def last_question(server):
 # One question
 
 
-def test_one_shot_prints_only_the_answer(server):
+def test_one_shot_prints_only_the_answer(server, ask):
     server.answer(think("Let me see."), say("Blue", " sky."), Finish())
     done = ask(server.url, "--prompt", "Which sky?")
     assert (done.returncode, done.stdout, done.stderr) == (0, "Blue sky.\n", "")
@@ -151,30 +171,30 @@ def test_one_shot_prints_only_the_answer(server):
         ([Finish()], "the answer is empty"),
     ],
 )
-def test_an_empty_answer_is_explained_beside_the_output(server, turn, words):
+def test_an_empty_answer_is_explained_beside_the_output(server, turn, words, ask):
     server.answer(*turn)
     done = ask(server.url, "--prompt", "q")
     assert (done.returncode, done.stdout) == (0, "")
     assert words in done.stderr
 
 
-def test_a_pipe_is_the_prompt(server):
+def test_a_pipe_is_the_prompt(server, ask):
     server.answer(say("ok"), Finish())
     assert ask(server.url, stdin="two\nlines\n").stdout == "ok\n"
     assert last_question(server) == "two\nlines"
 
 
-def test_piped_output_keeps_every_character_of_the_answer(server):
+def test_piped_output_keeps_every_character_of_the_answer(server, ask):
     server.answer(say("tab\tescape\x1b[31m"), Finish())
     assert ask(server.url, "--prompt", "q").stdout == "tab\tescape\x1b[31m\n"
 
 
-def test_halves_of_characters_do_not_stop_an_answer(server):
+def test_halves_of_characters_do_not_stop_an_answer(server, ask):
     server.answer(Raw(b'data: {"choices": [{"delta": {"content": "a\\ud800b"}}]}\n\n'), Finish())
     assert ask(server.url, "--prompt", "q").stdout == "a?b\n"
 
 
-def test_settings_reach_the_server(server):
+def test_settings_reach_the_server(server, ask):
     server.answer(say("ok"), Finish())
     ask(server.url, "--prompt", "q", "--mode", "instant", "--temperature", "0.6", "--max-tokens", "9", "--system", "s")
     body = server.bodies[-1]
@@ -184,13 +204,13 @@ def test_settings_reach_the_server(server):
     assert body["messages"][0] == {"role": "system", "content": "s"}
 
 
-def test_unset_settings_are_left_to_the_server(server):
+def test_unset_settings_are_left_to_the_server(server, ask):
     server.answer(say("ok"), Finish())
     ask(server.url, "--prompt", "q")
     assert server.bodies[-1].keys() == {"model", "messages", "stream", "stream_options"}
 
 
-def test_an_image_travels_as_a_data_url(server, picture):
+def test_an_image_travels_as_a_data_url(server, picture, ask):
     server.answer(say("red"), Finish())
     assert ask(server.url, "--prompt", "Colour?", "--image", picture).stdout == "red\n"
     image, text = last_question(server)
@@ -198,7 +218,7 @@ def test_an_image_travels_as_a_data_url(server, picture):
     assert text == {"type": "text", "text": "Colour?"}
 
 
-def test_the_api_path_of_a_url_may_be_given_in_full(server):
+def test_the_api_path_of_a_url_may_be_given_in_full(server, ask):
     server.answer(say("ok"), Finish())
     assert ask(server.url + "/v1/chat/completions", "--prompt", "q").stdout == "ok\n"
 
@@ -206,7 +226,7 @@ def test_the_api_path_of_a_url_may_be_given_in_full(server):
 # What can go wrong
 
 
-def test_a_refused_connection_says_so():
+def test_a_refused_connection_says_so(ask):
     done = ask("http://127.0.0.1:9", "--prompt", "q")
     assert done.returncode == 1
     assert done.stderr == (
@@ -215,14 +235,14 @@ def test_a_refused_connection_says_so():
     )
 
 
-def test_a_missing_key_is_wrong_input(server):
+def test_a_missing_key_is_wrong_input(server, ask):
     server.key = "right"
     done = ask(server.url, "--prompt", "q")
     assert done.returncode == 2
     assert "Incorrect API key provided (401); give a key with --api-key" in done.stderr
 
 
-def test_a_key_is_taken_from_the_option_or_the_environment(server):
+def test_a_key_is_taken_from_the_option_or_the_environment(server, ask):
     server.key = "right"
     server.answer(say("1"), Finish())
     server.answer(say("2"), Finish())
@@ -230,26 +250,26 @@ def test_a_key_is_taken_from_the_option_or_the_environment(server):
     assert ask(server.url, "--prompt", "q", env={"OPENAI_API_KEY": "right"}).stdout == "2\n"
 
 
-def test_the_key_of_one_company_is_not_sent_to_others(server):
+def test_the_key_of_one_company_is_not_sent_to_others(server, ask):
     server.answer(say("ok"), Finish())
     ask(server.url, "--prompt", "q", env={"MOONSHOT_API_KEY": "secret"})
     assert "authorization" not in server.headers[-1]
 
 
-def test_an_unknown_model_is_wrong_input(server):
+def test_an_unknown_model_is_wrong_input(server, ask):
     done = ask(server.url, "--prompt", "q", "--model", "kimi-k9")
     assert (done.returncode, done.stdout) == (2, "")
     assert "Not found the model kimi-k9 (404)" in done.stderr
 
 
-def test_one_of_several_models_must_be_chosen(server):
+def test_one_of_several_models_must_be_chosen(server, ask):
     server.models = ["a", "b"]
     done = ask(server.url, "--prompt", "q")
     assert done.returncode == 2
     assert "choose one with --model: a, b" in done.stderr
 
 
-def test_a_busy_server_is_asked_again_after_the_time_it_names(server):
+def test_a_busy_server_is_asked_again_after_the_time_it_names(server, ask):
     server.answer(Refuse(429, "overloaded", "engine_overloaded_error", {"Retry-After": "1"}))
     server.answer(say("now"), Finish())
     done = ask(server.url, "--prompt", "q")
@@ -258,20 +278,20 @@ def test_a_busy_server_is_asked_again_after_the_time_it_names(server):
     assert len(server.bodies) == 2
 
 
-def test_a_time_too_long_to_wait_is_reported(server):
+def test_a_time_too_long_to_wait_is_reported(server, ask):
     server.answer(Refuse(429, "come back tomorrow", "rate_limit_reached_error", {"Retry-After": "86400"}))
     done = ask(server.url, "--prompt", "q")
     assert (done.returncode, len(server.bodies)) == (1, 1)
     assert "come back tomorrow (429)" in done.stderr
 
 
-def test_an_empty_purse_is_not_asked_again(server):
+def test_an_empty_purse_is_not_asked_again(server, ask):
     server.answer(Refuse(429, "recharge your account", "exceeded_current_quota_error"))
     assert "recharge your account (429)" in ask(server.url, "--prompt", "q").stderr
     assert len(server.bodies) == 1
 
 
-def test_a_broken_stream_keeps_what_came(server):
+def test_a_broken_stream_keeps_what_came(server, ask):
     server.answer(say("half an ans"), Break())
     done = ask(server.url, "--prompt", "q")
     assert (done.returncode, done.stdout) == (1, "half an ans\n")
@@ -287,14 +307,14 @@ def test_a_broken_stream_keeps_what_came(server):
         (b'data: {"error": {"message": "out of memory"}}\n\n', "out of memory"),
     ],
 )
-def test_a_stream_that_goes_wrong_is_an_error_after_the_text(server, raw, reason):
+def test_a_stream_that_goes_wrong_is_an_error_after_the_text(server, raw, reason, ask):
     server.answer(say("text"), Raw(raw))
     done = ask(server.url, "--prompt", "q")
     assert (done.returncode, done.stdout) == (1, "text\n")
     assert reason in done.stderr
 
 
-def test_events_may_have_comments_and_carriage_returns(server):
+def test_events_may_have_comments_and_carriage_returns(server, ask):
     server.answer(Raw(b': ping\r\n\r\ndata:{"choices": [{"delta": {"content": "ok"}}]}\r\n\r\n'), Finish())
     assert ask(server.url, "--prompt", "q").stdout == "ok\n"
 
@@ -311,14 +331,14 @@ def test_events_may_have_comments_and_carriage_returns(server):
         (["http://host", "--prompt", "q", "--tools", "absent.json"], "absent.json: No such file"),
     ],
 )
-def test_wrong_input_is_one_line(arguments, reason):
+def test_wrong_input_is_one_line(arguments, reason, ask):
     done = ask(*arguments)
     assert (done.returncode, done.stdout) == (2, "")
     assert reason in done.stderr
     assert done.stderr.count("\n") == 1
 
 
-def test_a_picture_given_as_a_video_is_refused(picture):
+def test_a_picture_given_as_a_video_is_refused(picture, ask):
     assert "is png, no video; attach it as image" in ask("http://host", "--prompt", "q", "--video", picture).stderr
 
 
@@ -466,23 +486,23 @@ def test_save_writes_what_render_reads_and_overwrites_nothing(server, terminal, 
     )
 
 
-@pytest.mark.parametrize(
-    ("line", "reason"),
-    [
-        ("/sing", "there is no command /sing"),
-        ("/mode deep", "choose instant or thinking"),
-        ("/image", "name the file"),
-        ("/image absent.png", "absent.png: cannot be opened"),
-        ("/save", "name the file"),
-        ("/save /absent/folder/file", "cannot be written"),
-    ],
-)
-def test_a_wrong_command_is_explained(terminal, line, reason):
+WRONG_COMMANDS = {
+    "/sing": "there is no command /sing",
+    "/mode deep": "choose instant or thinking",
+    "/image": "name the file",
+    "/image absent.png": "absent.png: cannot be opened",
+    "/save": "name the file",
+    "/save /absent/folder/file": "cannot be written",
+}
+
+
+def test_wrong_commands_are_explained_and_end_nothing(terminal):
     chat = terminal()
-    chat.type(line)
-    chat.expect("error:")
-    chat.expect(reason)
-    chat.expect("> ")
+    for line, reason in WRONG_COMMANDS.items():
+        chat.type(line)
+        chat.expect("error:")
+        chat.expect(reason)
+        chat.expect("> ")
 
 
 def test_tool_calls_are_shown_and_their_results_sent_back(server, terminal, tmp_path):
