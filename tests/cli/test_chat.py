@@ -1,7 +1,6 @@
 """`k25 chat`: one question in this process, conversations through a pseudo-terminal; the server answers by script."""
 
 import fcntl
-import io
 import json
 import os
 import pty
@@ -13,17 +12,12 @@ import sys
 import termios
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "serve_page"))
 from openai_stand_in import Break, Finish, Pause, Raw, Refuse, call, running_stand_in, say, think
-
-from k25.cli.main import run
-
-pytestmark = pytest.mark.filterwarnings("ignore:Cyclopts application invoked")
 
 CHAT = [sys.executable, "-c", "from k25.cli.main import run; run()", "chat"]
 
@@ -47,23 +41,10 @@ def environment(**more: str) -> dict[str, str]:
 
 
 @pytest.fixture
-def ask(monkeypatch, capfd):
-    """The program's entry point with these arguments, standard input and variables."""
-
-    def ask(*arguments, stdin: str = "", env: dict[str, str] | None = None) -> SimpleNamespace:
-        with monkeypatch.context() as patch:
-            for name in os.environ.keys() - environment().keys():
-                patch.delenv(name)
-            for name, value in environment(**(env or {})).items():
-                patch.setenv(name, value)
-            patch.setattr(sys, "stdin", io.StringIO(stdin))
-            patch.setattr(sys, "argv", ["k25", "chat", *map(str, arguments)])
-            try:
-                run()
-                status = 0
-            except SystemExit as end:
-                status = end.code or 0
-        return SimpleNamespace(returncode=status, **dict(zip(("stdout", "stderr"), capfd.readouterr(), strict=True)))
+def ask(k25_here):
+    def ask(*arguments, stdin: str = "", env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+        no_keys = dict.fromkeys(os.environ.keys() - environment().keys())
+        return k25_here("chat", *arguments, stdin=stdin, env=no_keys | environment(**(env or {})))
 
     return ask
 

@@ -36,8 +36,8 @@ def test_a_failing_file_system_is_one_line_and_exit_code_one(tmp_path):
         (["plan", "nano", "--devices", "few"], 'unable to convert "few" into int; `k25 plan --help`'),
     ],
 )
-def test_a_command_line_that_cannot_be_understood_is_an_error_like_any_other(arguments, message):
-    done = k25(*arguments)
+def test_a_command_line_that_cannot_be_understood_is_an_error_like_any_other(arguments, message, k25_here):
+    done = k25_here(*arguments)
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")
     assert message in done.stderr

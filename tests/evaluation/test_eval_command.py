@@ -1,8 +1,6 @@
 """`k25 eval` on a checkpoint, and what it says about wrong input."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 
@@ -41,10 +39,8 @@ def test_a_model_equals_itself(nano_run, capsys):
     assert capsys.readouterr().out.count("+0.0%") == 2
 
 
-def test_the_program_says_one_line_and_leaves_with_two(tmp_path):
-    code = "from k25.cli.main import run; run()"
-    command = [sys.executable, "-c", code, "eval", str(tmp_path), "--suite", "texts"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+def test_the_program_says_one_line_and_leaves_with_two(tmp_path, k25_here):
+    done = k25_here("eval", tmp_path, "--suite", "texts")
     assert done.returncode == 2
     assert done.stderr.strip() == "error: there is no suite or task 'texts'; did you mean text?"
 

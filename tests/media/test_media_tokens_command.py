@@ -1,8 +1,6 @@
 """`k25 tokens` as a person runs it."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,9 +11,9 @@ from k25.chat import Tokenizer
 TOKENIZER = Path(__file__).parents[3] / "shared/data/kimi-tokenizer"
 
 
-def run(*arguments):
-    command = [sys.executable, "-c", "from k25.cli.main import run; run()", "tokens", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, env={"COLUMNS": "200"})
+@pytest.fixture
+def run(k25_here):
+    return lambda *arguments: k25_here("tokens", *arguments, env={"COLUMNS": "200"})
 
 
 @pytest.fixture
@@ -26,7 +24,7 @@ def files(tmp_path):
     return tmp_path
 
 
-def test_a_bad_file_is_an_error_and_the_others_are_counted(files):
+def test_a_bad_file_is_an_error_and_the_others_are_counted(files, run):
     result = run(files / "c.png", files / "a.png", files / "b.mp4", files / "none")
     assert result.returncode == 2
     errors = result.stderr.splitlines()
@@ -36,7 +34,7 @@ def test_a_bad_file_is_an_error_and_the_others_are_counted(files):
         assert word in result.stdout
 
 
-def test_json_is_one_object(files):
+def test_json_is_one_object(files, run):
     result = run(files / "a.png", files / "b.mp4", files / "c.png", "--json")
     report = json.loads(result.stdout)
     assert result.returncode == 2
@@ -47,7 +45,7 @@ def test_json_is_one_object(files):
     assert report["tokens"] == 426
 
 
-def test_settings_beside_the_tokenizer_are_used(files):
+def test_settings_beside_the_tokenizer_are_used(files, run):
     if not TOKENIZER.exists():
         pytest.skip("no released tokenizer beside the checkout")
     folder = files / "checkpoint"
@@ -63,14 +61,14 @@ def test_settings_beside_the_tokenizer_are_used(files):
     assert text["tokens"] == len(Tokenizer.from_file(TOKENIZER).encode("Hello, world! 你好"))
 
 
-def test_text_needs_a_tokenizer(files):
+def test_text_needs_a_tokenizer(files, run):
     (files / "text.md").write_text("Hello")
     result = run(files / "text.md")
     assert result.returncode == 2
     assert "name a tokenizer with --tokenizer" in result.stderr
 
 
-def test_bytes_of_no_kind_are_an_error(files):
+def test_bytes_of_no_kind_are_an_error(files, run):
     (files / "x.bin").write_bytes(b"\xff\x00\xfe\x80")
     result = run(files / "x.bin")
     assert result.returncode == 2

@@ -54,6 +54,17 @@ def k25(*arguments, cwd, wait=True, **environment):
     return program.returncode, out, err
 
 
+@pytest.fixture
+def here(tmp_path, k25_here):
+    """The same in this process, for what need not be another one."""
+
+    def k25(*arguments, **environment):
+        done = k25_here("swarm", *arguments, cwd=tmp_path, env=environment)
+        return done.returncode, done.stdout, done.stderr
+
+    return k25
+
+
 def wait_for(condition, program, seconds=PATIENCE):
     end = time.monotonic() + seconds
     while not condition():
@@ -68,7 +79,7 @@ def asked(url, run="r", **more):
     return ["the question", *(word for name, value in options.items() for word in (f"--{name}", value))]
 
 
-def test_a_question_is_answered_and_can_be_looked_at_replayed_and_exported(tmp_path):
+def test_a_question_is_answered_and_can_be_looked_at_replayed_and_exported(tmp_path, here):
     with scripted_server(SCRIPTS) as (url, _):
         status, out, err = k25(*asked(url), cwd=tmp_path)
     assert (status, out) == (0, "[Wrote 3 bytes to note.txt.] " * 2 + "[Wrote 3 bytes to note.txt.]\n")
@@ -76,21 +87,21 @@ def test_a_question_is_answered_and_can_be_looked_at_replayed_and_exported(tmp_p
     assert sorted(path.parent.name[:8] for path in tmp_path.glob("r/workspaces/*/note.txt")) == [
         f"worker-{n}" for n in range(3)
     ]
-    status, replayed, err = k25("replay", "r", cwd=tmp_path)
+    status, replayed, err = here("replay", "r")
     assert (status, replayed, "equal byte for byte" in err) == (0, out, True)
-    status, shown, _ = k25("show", "r", cwd=tmp_path)
+    status, shown, _ = here("show", "r")
     assert status == 0
     assert "answered, model big" in shown
     assert "critical path, 5 steps: main > Worker 0" in shown
-    status, shown, _ = k25("show", "r", "--agent", next(iter(state_of(tmp_path / "r").main.children)), cwd=tmp_path)
+    status, shown, _ = here("show", "r", "--agent", next(iter(state_of(tmp_path / "r").main.children)))
     assert "--- user\n[1]" in shown
-    assert json.loads(k25("export", "r", cwd=tmp_path)[1])["question"] == "the question"
-    assert len(k25("export", "r", "--to", "verifiers", cwd=tmp_path)[1].splitlines()) == 4
-    assert k25("export", "r", "--to", "otlp", "--out", "t.json", cwd=tmp_path)[0] == 0
+    assert json.loads(here("export", "r")[1])["question"] == "the question"
+    assert len(here("export", "r", "--to", "verifiers")[1].splitlines()) == 4
+    assert here("export", "r", "--to", "otlp", "--out", "t.json")[0] == 0
     assert json.loads((tmp_path / "t.json").read_text())["resourceSpans"]
 
 
-def test_ctrl_c_stops_and_resume_goes_on(tmp_path):
+def test_ctrl_c_stops_and_resume_goes_on(tmp_path, here):
     small, released = held(worker)
     with scripted_server({**SCRIPTS, "small": small}) as (url, received):
         program = k25(*asked(url), cwd=tmp_path, wait=False)
@@ -100,7 +111,7 @@ def test_ctrl_c_stops_and_resume_goes_on(tmp_path):
         released.set()
         assert (program.returncode, out) == (130, "")
         assert "k25 swarm resume r" in err
-        status, shown, _ = k25("show", "r", cwd=tmp_path)
+        status, shown, _ = here("show", "r")
         assert "stopped; can be resumed" in shown
         status, out, _ = k25("resume", "r", cwd=tmp_path)
     assert status == 0
@@ -110,7 +121,7 @@ def test_ctrl_c_stops_and_resume_goes_on(tmp_path):
     assert mains == sorted(set(mains))
 
 
-def test_one_branch_is_cancelled_from_outside(tmp_path):
+def test_one_branch_is_cancelled_from_outside(tmp_path, here):
     second, released = held(worker)
 
     def small(messages):
@@ -120,59 +131,59 @@ def test_one_branch_is_cancelled_from_outside(tmp_path):
         program = k25(*asked(url), cwd=tmp_path, wait=False)
         wait_for(lambda: sum(body["model"] == "small" for _, body in received) >= 3, program)
         victim = next(agent.id for agent in state_of(tmp_path / "r").agents.values() if agent.task == "[2]")
-        status, _, err = k25("cancel", "r", victim, "--reason", "enough", cwd=tmp_path)
+        status, _, err = here("cancel", "r", victim, "--reason", "enough")
         assert status == 0, err
         out, err = program.communicate(timeout=PATIENCE)
         released.set()
     assert program.returncode == 0
     assert out.count("note.txt") == 2
     assert state_of(tmp_path / "r").agents[victim].status == "cancelled"
-    assert "not under way" in k25("cancel", "r", victim, cwd=tmp_path)[2]
+    assert "not under way" in here("cancel", "r", victim)[2]
 
 
-def test_what_cannot_be_cancelled_is_said(tmp_path):
+def test_what_cannot_be_cancelled_is_said(tmp_path, here):
     small, released = held(worker)
     with scripted_server({**SCRIPTS, "small": small}) as (url, received):
         program = k25(*asked(url), cwd=tmp_path, wait=False)
         wait_for(lambda: len(received) >= 3, program)
-        status, out, err = k25("cancel", "r", "worker-9-abc", cwd=tmp_path)
+        status, out, err = here("cancel", "r", "worker-9-abc")
         released.set()
         program.communicate(timeout=PATIENCE)
     assert (status, out) == (2, "")
     assert "worker-9-abc: is no agent of this run" in err
 
 
-def test_a_run_that_was_killed_before_it_began_can_be_begun_anew(tmp_path):
+def test_a_run_that_was_killed_before_it_began_can_be_begun_anew(tmp_path, here):
     (tmp_path / "r").mkdir()
     (tmp_path / "r" / "record.sqlite").touch()
-    status, _, err = k25("resume", "r", cwd=tmp_path)
+    status, _, err = here("resume", "r")
     assert (status, "begin it anew" in err) == (2, True)
     with scripted_server({"big": lambda _: says("here")}) as (url, _):
-        assert k25(*asked(url), cwd=tmp_path)[:2] == (0, "here\n")
+        assert here(*asked(url))[:2] == (0, "here\n")
 
 
-def test_the_only_model_of_a_server_needs_no_name(tmp_path):
+def test_the_only_model_of_a_server_needs_no_name(tmp_path, here):
     with scripted_server({"mine": lambda _: says("here")}) as (url, received):
-        assert k25("q", "--base-url", url, "--out", "r", cwd=tmp_path)[:2] == (0, "here\n")
+        assert here("q", "--base-url", url, "--out", "r")[:2] == (0, "here\n")
     assert received[0][1]["model"] == "mine"
 
 
-def test_an_empty_answer_is_said_and_is_no_success(tmp_path):
+def test_an_empty_answer_is_said_and_is_no_success(tmp_path, here):
     with scripted_server({"mine": lambda _: ModelTurn("", reasoning="hm")}) as (url, _):
-        status, out, err = k25("q", "--base-url", url, "--out", "r", cwd=tmp_path)
+        status, out, err = here("q", "--base-url", url, "--out", "r")
     assert (status, out, "the model's answer is empty" in err) == (1, "", True)
 
 
-def test_several_models_are_listed_to_choose_from(tmp_path):
+def test_several_models_are_listed_to_choose_from(tmp_path, here):
     with scripted_server(SCRIPTS) as (url, _):
-        status, _, err = k25("q", "--base-url", url, "--out", "r", cwd=tmp_path)
+        status, _, err = here("q", "--base-url", url, "--out", "r")
     assert (status, "choose one with --model: big, small" in err) == (2, True)
     assert not (tmp_path / "r").exists()
 
 
-def test_a_single_agent_has_no_swarm_tools(tmp_path):
+def test_a_single_agent_has_no_swarm_tools(tmp_path, here):
     with scripted_server({"big": lambda _: says("alone")}) as (url, received):
-        status, out, _ = k25(*asked(url), "--single", cwd=tmp_path)
+        status, out, _ = here(*asked(url), "--single")
     assert (status, out) == (0, "alone\n")
     assert [tool["function"]["name"] for tool in received[0][1]["tools"]] == ["fetch", "files"]
 
@@ -213,19 +224,19 @@ def test_the_key_is_sent_and_never_recorded(tmp_path):
         (["cancel", "absent", "x"], "holds no run"),
     ],
 )
-def test_wrong_input_is_one_line(tmp_path, arguments, words):
-    status, out, err = k25(*arguments, cwd=tmp_path)
-    assert (status in (1, 2), out) == (True, "")
+def test_wrong_input_is_one_line(tmp_path, here, arguments, words):
+    status, out, err = here(*arguments)
+    assert (status in (1, 2), out, err.count("\n")) == (True, "", 1)
     assert words in err
     assert not (tmp_path / "absent").exists()
 
 
-def test_a_server_that_refuses_is_said_and_can_be_tried_again(tmp_path):
+def test_a_server_that_refuses_is_said_and_can_be_tried_again(tmp_path, here):
     with scripted_server({}) as (url, _):
-        status, out, err = k25(*asked(url), cwd=tmp_path)
+        status, out, err = here(*asked(url))
         assert (status, out) == (1, "")
         assert "no model big" in err
-        assert k25(*asked(url), cwd=tmp_path)[0] == 2
+        assert here(*asked(url))[0] == 2
     with scripted_server({"big": lambda _: says("now")}) as (url, _):
         assert RunFolder(tmp_path / "r").reader().last_seq()
 

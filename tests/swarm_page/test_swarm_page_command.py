@@ -60,14 +60,13 @@ def test_a_run_serves_its_page_while_it_goes_on(tmp_path):
 
 
 @pytest.mark.parametrize("port", ["-1", "65536", "taken"])
-def test_wrong_folders_and_ports_are_named(tmp_path, port):
+def test_wrong_folders_and_ports_are_named(tmp_path, port, k25_here):
     finished_run(tmp_path / "run", metals=("Gold",))
     (tmp_path / "empty").mkdir()
     with scripted_server({}) as (url, _):
         port = url.split(":")[2].split("/")[0] if port == "taken" else port
         for run, chosen, words in (("empty", "0", "holds no run"), ("run", port, f"port {port}: the page cannot be")):
-            command = [*K25, "page", tmp_path / run, f"--port={chosen}"]
-            done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+            done = k25_here("swarm", "page", tmp_path / run, f"--port={chosen}")
             assert done.returncode == 2
             assert words in done.stderr
             assert done.stderr.count("\n") == 1

@@ -1,8 +1,6 @@
 """What a synthesis writes is what training reads, from the command line to the loss mask."""
 
 import json
-import subprocess
-import sys
 
 from scripted_endpoint import ScriptedEndpoint, calls, lines
 
@@ -30,15 +28,15 @@ def question(message):
     return content if isinstance(content, str) else content[-1]["text"]
 
 
-def test_records_are_read_by_the_conversations_source_and_answers_are_learnt(tmp_path):
+def test_records_are_read_by_the_conversations_source_and_answers_are_learnt(tmp_path, k25_here):
     with ScriptedEndpoint(solver).running() as endpoint:
         plan = tmp_path / "plan.toml"
         plan.write_text(
             f'[endpoints.teacher]\nurl = "{endpoint.url}"\nmodel = "teacher"\ncandidates = 1\n'
             f'[prompts.all]\nkind = "tasks"\ntasks = {json.dumps(TASKS)}\ncount = 4\ndifficulty = 1\n'
         )
-        command = [sys.executable, "-m", "k25", "data", "synthesize", str(plan), "--out", str(tmp_path / "out")]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=True)
+        done = k25_here("data", "synthesize", plan, "--out", tmp_path / "out")
+        assert done.returncode == 0
     records = lines(tmp_path / "out/records.jsonl")
     assert f"{len(records)} records of 12 candidates" in done.stdout
     assert {record["provenance"]["prompt"]["task"] for record in records} == set(TASKS)
