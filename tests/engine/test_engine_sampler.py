@@ -11,7 +11,7 @@ from k25.engine.sampler import SamplingState, sample, uniform
 from k25.errors import InputError
 
 LOGITS = torch.tensor([2.0, 1.0, 0.5, 0.0, -1.0, -3.0])
-DRAWS = 20_000
+DRAWS = 10_000
 
 
 def frequencies(logits=LOGITS, prompt=(), output=(), mask=None, **parameters):
@@ -79,10 +79,11 @@ def test_min_p_is_relative_to_the_likeliest():
 
 
 def test_top_p_is_exact_beyond_the_first_candidates():
-    flat = torch.zeros(5000)
-    states = [SamplingState(SamplingParameters(top_p=0.5), (), seed) for seed in range(4000)]
-    chosen = {row.token_id for row in sample(flat.expand(4000, -1).clone(), states, [None] * 4000)}
-    assert 1300 < len(chosen) <= 2500  # 2,500 equally likely tokens make up half; more than 1,024 of them are seen
+    flat = torch.zeros(3000)
+    states = [SamplingState(SamplingParameters(top_p=0.5), (), seed) for seed in range(3000)]
+    chosen = {row.token_id for row in sample(flat.expand(3000, -1).clone(), states, [None] * 3000)}
+    # 1,500 equally likely tokens make up half; 86 % of them are seen, which is more than 1,024.
+    assert 1200 < len(chosen) <= 1500
 
 
 def test_logit_bias_is_added():

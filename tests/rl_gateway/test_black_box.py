@@ -24,6 +24,18 @@ for _ in range(2):
     messages += [answer.choices[0].message.model_dump(), {"role": "user", "content": "Go on."}]
 print("done", len(messages), sorted(name for name in os.environ if "SECRET" in name))
 """
+# The same without a library, whose import takes longer than everything else.
+ASKS_TWICE_PLAINLY = """
+import json, os, sys, urllib.request
+messages = [{"role": "user", "content": sys.argv[1]}]
+for _ in range(2):
+    body = json.dumps({"model": os.environ["OPENAI_MODEL"], "messages": messages}).encode()
+    headers = {"Authorization": "Bearer " + os.environ["OPENAI_API_KEY"], "Content-Type": "application/json"}
+    request = urllib.request.Request(os.environ["OPENAI_BASE_URL"] + "/chat/completions", body, headers)
+    answer = json.load(urllib.request.urlopen(request))
+    messages += [answer["choices"][0]["message"], {"role": "user", "content": "Go on."}]
+print("done", len(messages), sorted(name for name in os.environ if "SECRET" in name))
+"""
 
 
 class Program(BlackBoxEnvironment):
@@ -72,7 +84,7 @@ def test_the_program_does_not_see_the_trainers_environment(nano, monkeypatch):
         async def score(self, example, trajectory):
             return {"blind": float(trajectory.text == "done 5 []")}
 
-    rollouts, _ = run(rollouts_of(nano, Judge(ASKS_TWICE), size=1))
+    rollouts, _ = run(rollouts_of(nano, Judge(ASKS_TWICE_PLAINLY), size=1))
     assert [rollout.reward for rollout in rollouts] == [1.0, 1.0]
 
 
@@ -100,7 +112,7 @@ def is_alive(pid: int) -> bool:
 
 
 def test_a_child_that_stays_behind_does_not_hold_up_the_rollout(nano):
-    script = ASKS_TWICE + "\nimport subprocess; subprocess.Popen(['sleep', '600'])"
+    script = ASKS_TWICE_PLAINLY + "\nimport subprocess; subprocess.Popen(['sleep', '600'])"
     rollouts, _ = run(rollouts_of(nano, Program(script, seconds=100.0), size=1))
     assert [rollout.rewards for rollout in rollouts] == [{"done": 1.0}] * 2
 
@@ -115,7 +127,7 @@ def test_a_program_that_never_asked_is_dropped_with_its_last_words(nano, script,
 
 
 def test_a_program_that_fails_after_an_answer_is_scored(nano):
-    rollouts, _ = run(rollouts_of(nano, Program(ASKS_TWICE, max_steps=1), size=1))
+    rollouts, _ = run(rollouts_of(nano, Program(ASKS_TWICE_PLAINLY, max_steps=1), size=1))
     for rollout in rollouts:
         assert (rollout.failed, rollout.reward, rollout.metrics["exit_status"]) == ("", 0.0, 1)
         assert rollout.samples[0].trainable_tokens > 0
@@ -147,7 +159,7 @@ def test_a_coroutine_can_be_the_agent(nano):
 
 def test_cancelling_the_rollouts_ends_programs_and_frees_the_engine(nano, tmp_path):
     note = tmp_path / "pids"
-    script = f"import os\nopen({str(note)!r}, 'a').write(f'{{os.getpid()}} ')\n" + ASKS_TWICE
+    script = f"import os\nopen({str(note)!r}, 'a').write(f'{{os.getpid()}} ')\n" + ASKS_TWICE_PLAINLY
 
     async def cancelled():
         async with Engine(nano.model, CONFIG) as engine:

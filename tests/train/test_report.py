@@ -2,12 +2,10 @@
 
 import json
 import re
-import warnings
 from html.parser import HTMLParser
-from xml.etree import ElementTree
 
 from k25.train.metrics import FILE_NAME
-from k25.train.report import svg_plot, write_report
+from k25.train.report import write_report
 
 VOID = {"meta", "br", "hr", "img"}
 
@@ -83,18 +81,3 @@ def test_losses_that_are_not_finite_leave_a_gap(tmp_path):
 
 def test_a_run_without_steps_has_a_page(tmp_path):
     assert "<h1>" in report(tmp_path, [])
-
-
-def test_a_plot_is_one_well_formed_svg():
-    figure = svg_plot("Loss", "step", {"a": [(1, 2.0), (2, 1.0)], "b": [(1, 3.0), (2, 1.5)]})
-    root = ElementTree.fromstring(figure)
-    assert root.tag == "figure"
-    assert len(root) == 1
-
-
-def test_many_lines_with_long_names_leave_the_plot_its_room():
-    names = [f"{number} rollouts without an end: {'the context is full ' * 6}" for number in range(30)]
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        figure = svg_plot("Dropped", "step", {name: [(1, 2.0), (2, 1.0)] for name in names})
-    assert names[0] not in figure

@@ -1,15 +1,14 @@
 """A finished run on one page: `report.html` with every curve and the settings, readable without a network."""
 
 import html
-import io
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from k25.train.metrics import Record, read_metrics
+from k25.train.svg_plot import svg_plot
 
 FILE_NAME = "report.html"
-_LONGEST_NAME = 40  # of a line, in the legend
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; color: #1d2433 }
 h1 { font-size: 1.5rem } h2 { font-size: 1.1rem; margin-top: 2rem }
@@ -58,30 +57,6 @@ def _figure(title: str, records: Sequence[Record], values: Callable[[Record], di
         for name, value in values(record).items():
             lines.setdefault(name, []).append((record["step"], value))
     return svg_plot(title, "step", lines) if lines else ""
-
-
-def svg_plot(title: str, x_label: str, lines: dict[str, list[tuple[int, float]]]) -> str:
-    """Lines of (x, y) points by name as one inline SVG figure."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6.4, 3.6), layout="constrained")
-    axes = figure.subplots()
-    for name, points in lines.items():
-        axes.plot(*zip(*points, strict=True), label=_short(name), linewidth=1.2)
-    axes.set_title(title, fontsize=10)
-    axes.set_xlabel(x_label)
-    axes.grid(alpha=0.3)
-    if len(lines) > 1:
-        # However many names there are, the plot keeps its room.
-        axes.legend(fontsize=7, ncols=2).set_in_layout(False)
-    text = io.StringIO()
-    figure.savefig(text, format="svg", metadata={"Date": None})
-    drawing = text.getvalue()
-    return f"<figure>{drawing[drawing.index('<svg') :]}</figure>"
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
 
 
 def _summary(records: Sequence[Record]) -> list[tuple[str, str]]:

@@ -8,7 +8,8 @@ from k25.cli.demo import swarm
 from k25.cli.demo.course import Measured, Place
 from k25.cli.demo.summary import Part, next_commands, parts, schedule_text
 from k25.train.metrics import Record, read_metrics
-from k25.train.report import FILE_NAME, svg_plot
+from k25.train.report import FILE_NAME
+from k25.train.svg_plot import svg_plot
 
 # Folder of a run below the schedule's, and the figures of it shown here: title, and fields of its records.
 Figures = Sequence[tuple[str, Sequence[str]]]
