@@ -36,7 +36,7 @@ def rollout(step, number, messages=None, failed="", **changes):
 def record_of(step, group, **changes):
     record = rollout_record([group], Learnt(Counter({"model error": step})), step)
     course = {"masked_share": 0.01 * step, "entropy": 1.0, "mismatch_mean": 1e-6, "mismatch_max": 2e-6}
-    schedules = {"toggle_phase": step % 2, "lambda1": 1 - step / 10, "lambda2": 0.5}
+    schedules = {"toggle_phase": "scaling" if step % 2 else "budget-limited", "lambda1": 1 - step / 10, "lambda2": 0.5}
     times = {"rollout_seconds": 3.0, "train_seconds": 1.0}
     return {"step": step, **record, **course, **schedules, **times, **changes}
 

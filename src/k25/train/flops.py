@@ -5,6 +5,7 @@ that backward): 6 per active parameter and token, plus attention's two products 
 not counted: it is cost, not work (model FLOPs utilisation, arXiv 2204.02311, appendix B).
 """
 
+import functools
 import time
 
 import torch
@@ -41,8 +42,12 @@ class StepArithmetic:
         return _PASSES * (text + seen)
 
 
+@functools.cache
 def measured_peak(device: torch.device, dtype: torch.dtype) -> float:
-    """Operations per second that a large square matrix product reaches here, best of a fraction of a second."""
+    """Operations per second that a large square matrix product reaches here, best of a fraction of a second.
+
+    Measured once per process: later runs in it have the same machine.
+    """
     side = _PEAK_SIDE.get(device.type, _PEAK_SIDE["cpu"])
     a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
     a @ b

@@ -8,13 +8,20 @@ from k25.train.metrics import Record
 from k25.train.report import Curve
 
 _ENVIRONMENTS = "environment_metrics"
-_SCHEDULES = ("toggle_phase", "lambda1", "lambda2")
+_WEIGHTS = ("lambda1", "lambda2")
+
+
+def _schedules(record: Record) -> dict[str, float]:
+    """Toggle's phase, 1 where it scales and 0 where it limits budgets, and PARL's weights."""
+    phase = {"toggle_phase": float(record["toggle_phase"] == "scaling")} if "toggle_phase" in record else {}
+    return phase | {name: record[name] for name in _WEIGHTS if name in record}
+
 
 # For `write_report(run, ALL_CURVES)`.
 ALL_CURVES: Sequence[Curve] = (
     *CURVES,
     ("Rollouts dropped, by reason", lambda record: record.get("dropped", {})),
-    ("Toggle's phase and PARL's weights", lambda record: {n: record[n] for n in _SCHEDULES if n in record}),
+    ("Toggle's phase and PARL's weights", _schedules),
 )
 
 # Title -> name of the line -> value.
