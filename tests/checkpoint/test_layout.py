@@ -28,9 +28,14 @@ def tensors(config, layout):
     return list(chain.from_iterable(stored_tensors(config, layout)))
 
 
-def test_the_release_has_its_published_counts():
+@pytest.fixture(scope="module")
+def release():
     config = preset("k2.5")
-    summary = summarise(config, tensors(config, Layout("int4")))
+    return config, tensors(config, Layout("int4"))
+
+
+def test_the_release_has_its_published_counts(release):
+    summary = summarise(*release)
     assert summary.total.parameters == 1_026_879_376_368
     assert summary.total.tensors == 208_550
     assert summary.total.bytes == 595_148_192_736
@@ -101,9 +106,9 @@ RELEASED = {
 }
 
 
-def test_the_release_has_its_published_names_shapes_and_dtypes():
-    config = preset("k2.5")
-    stored = {released_name(t.name, config): (list(t.shape), t.dtype) for t in tensors(config, Layout("int4"))}
+def test_the_release_has_its_published_names_shapes_and_dtypes(release):
+    config, stored_ones = release
+    stored = {released_name(t.name, config): (list(t.shape), t.dtype) for t in stored_ones}
     assert {name: stored.get(name) for name in RELEASED} == RELEASED
 
 
