@@ -12,9 +12,10 @@ demo: $(READY)
 test: $(READY)
 	$(BIN)/pytest -m "not slow" -n 2 --timeout 300
 
-# One worker runs the pages of the docs one after the other (a group is handed out first), the other one all the rest.
+# Each file's tests run on one worker, and files with many tests are handed out first: one worker is busy with the pages
+# of the docs, whose servers share a port, while the other one runs nearly all the rest.
 test-slow: $(READY)
-	$(BIN)/pytest -m slow -n 2 --dist loadgroup
+	$(BIN)/pytest -m slow -n 2 --dist loadfile
 
 # The fast tests, with the lines that they run counted: half as much time again. What runs in child processes is not seen.
 coverage: $(READY)

@@ -122,9 +122,8 @@ def test_every_link_to_a_file_of_the_house_leads_somewhere(page):
         assert "://" in target or (page.parent / target).exists(), target
 
 
-# One worker runs all pages: they start from one demonstration, and some serve on the same port.
+# One worker must run all pages, as `--dist loadfile` has it: one demonstration serves all, and so does one port.
 @pytest.mark.slow
-@pytest.mark.xdist_group("pages of the docs")
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_everything_on_the_page_runs(page, demonstrated, tmp_path):
     blocks = BLOCK.findall(page.read_text(encoding="utf-8"))
