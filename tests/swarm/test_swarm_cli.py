@@ -121,6 +121,19 @@ def test_ctrl_c_stops_and_resume_goes_on(tmp_path, here):
     assert mains == sorted(set(mains))
 
 
+def test_a_run_keeps_its_rate_and_can_be_stopped_while_it_waits_for_the_minute(tmp_path):
+    with scripted_server(SCRIPTS) as (url, received):
+        program = k25(*asked(url), "--calls-per-minute", "2", cwd=tmp_path, wait=False)
+        # Both calls are the main agent's; the sub-agents that it has started wait for theirs.
+        wait_for(lambda: len(received) == 2 and len(state_of(tmp_path / "r").agents) == 4, program)
+        program.send_signal(signal.SIGINT)
+        out, err = program.communicate(timeout=PATIENCE)
+        assert (program.returncode, out) == (130, "")
+        assert "k25 swarm resume r" in err
+        assert len(received) == 2
+    assert state_of(tmp_path / "r").started.setup["rates"] == {"main": [2, None], "sub": [2, None], "total": [None] * 2}
+
+
 def test_one_branch_is_cancelled_from_outside(tmp_path, here):
     second, released = held(worker)
 
@@ -204,6 +217,9 @@ def test_the_key_is_sent_and_never_recorded(tmp_path):
         (["q", "--model", "m", "--tools", "serach"], "serach"),
         (["q", "--model", "m", "--tools", "search"], "--corpus"),
         (["q", "--model", "m", "--steps", "0"], "steps must be above 0"),
+        (["q", "--model", "m", "--calls-per-minute", "0"], "calls per minute: must be at least 1"),
+        (["q", "--model", "m", "--total-tokens-per-minute", "-5"], "tokens per minute: must be at least 1"),
+        (["q", "--model", "m", "--sub-calls-per-minute", "5"], "--sub-base-url"),
         (["q", "--base-url", "http://127.0.0.1:9"], "cannot connect"),
         (["q", "--model", "m", "--request", "[1"], "--request"),
         (["q", "--model", "m", "--request", '{"stream": false}'], "stream"),

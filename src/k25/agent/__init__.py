@@ -13,6 +13,7 @@ from k25.agent.function_tool import tool
 from k25.agent.limits import AdaptiveLimit, ToolLimits
 from k25.agent.loop import run
 from k25.agent.model import ModelClient, ModelError, ModelRequest, ModelTurn, OnText, ToolCall, Usage
+from k25.agent.rates import Pace, RateLimit
 from k25.agent.record import Record, RecordError
 from k25.agent.record_reader import RecordReader
 from k25.agent.tool import ArgumentError, Tool, ToolContext, ToolOutput, Toolset
@@ -34,8 +35,10 @@ __all__ = [
     "ModelRequest",
     "ModelTurn",
     "OnText",
+    "Pace",
     "Patience",
     "Price",
+    "RateLimit",
     "Record",
     "RecordError",
     "RecordReader",

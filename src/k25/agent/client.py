@@ -1,7 +1,8 @@
 """The model client: streaming chat completions over HTTP, tried again until they succeed or cannot.
 
 Retried with exponential back-off and jitter: 408, 409, 429 and 5xx, connections that fail or break, streams that end
-early, hang, or hold rubbish. A slot of the provider's limit is held per attempt, so a call that waits blocks nobody.
+early, hang, or hold rubbish. A slot of the provider's limit is held per attempt, so a call that waits blocks nobody,
+and every attempt begins when the rates (`k25.agent.rates`) let it.
 `k25.agent.http_client` says why it speaks HTTP by itself; benchmarks/swarm.py measures what a call costs.
 """
 
@@ -14,12 +15,14 @@ from dataclasses import replace
 from typing import Self
 
 from k25.agent.chat_stream import StreamedTurn, StreamError
+from k25.agent.context import estimate_tokens
 from k25.agent.endpoint import Endpoint
 from k25.agent.event_stream import EventStream
 from k25.agent.http_answer import HttpError
 from k25.agent.http_client import Answer, HttpClient
 from k25.agent.limits import AdaptiveLimit
 from k25.agent.model import ModelError, ModelRequest, ModelTurn, Retry
+from k25.agent.rates import Pace
 
 DEFAULT_CONCURRENCY = 100
 _MAX_BYTES = 16 * 2**20
@@ -38,14 +41,15 @@ class _AttemptError(Exception):
 
 
 class HttpModelClient:
-    """A `ModelClient` for one endpoint. Clients of the same provider share its `limit`.
+    """A `ModelClient` for one endpoint. Clients of the same provider share its `limit` and its `pace`.
 
     Use it as an async context manager, or `close` it; connections are kept between calls.
     """
 
-    def __init__(self, endpoint: Endpoint, limit: AdaptiveLimit | None = None) -> None:
+    def __init__(self, endpoint: Endpoint, limit: AdaptiveLimit | None = None, pace: Pace | None = None) -> None:
         self.endpoint = endpoint
         self.limit = limit or AdaptiveLimit(DEFAULT_CONCURRENCY)
+        self.pace = pace or Pace()
         self._http: HttpClient | None = None
 
     @property
@@ -56,12 +60,15 @@ class HttpModelClient:
     async def complete(self, request: ModelRequest) -> ModelTurn:
         """One whole turn. Raises ModelError when no attempt succeeds or another would be useless."""
         body = self.endpoint.body(request)
+        tokens = estimate_tokens(request.messages) if self.pace.counts_tokens else 0
         patience = self.endpoint.patience
         for attempt in range(1, patience.attempts + 1):
             try:
-                async with self.limit.slot():
+                async with self.pace.slot(self.limit, tokens) as charges:
                     turn = await self._attempt(body, request)
                     self.limit.succeeded()
+                for charge in charges:
+                    charge.correct(turn.usage)
                 cost = self.endpoint.price.cost(turn.usage)
                 return replace(turn, cost=cost) if cost else turn
             except _AttemptError as failure:

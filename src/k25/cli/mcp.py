@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from k25.agent import AdaptiveLimit
-from k25.cli.swarm_run import Options, model_client, model_setup, swarm_settings, with_model
+from k25.cli.swarm_models import ModelClients, with_model
+from k25.cli.swarm_run import Options, model_setup, swarm_settings
 from k25.errors import InputError
 from k25.swarm import Swarm
 from k25.swarm.toolbox import Toolbox, ToolboxConfig
@@ -56,14 +56,14 @@ def main(
 def _opener(options: Options) -> "SwarmOpener":
     settings, setup = swarm_settings(options), model_setup(options)
     config = ToolboxConfig.from_json(setup["toolbox"])
-    # All runs ask the same servers, and share what may be asked of them at once.
-    limits: dict[str, AdaptiveLimit] = {}
+    # All runs ask the same servers, and share what may be asked of them at once and per minute.
+    clients = ModelClients(setup)
 
     @asynccontextmanager
     async def opened(folder: Path) -> AsyncIterator[Swarm]:
         async with (
-            model_client(setup["url"], setup["model"], setup, limits) as client,
-            model_client(setup["sub_url"], setup["sub_model"], setup, limits) as sub_client,
+            clients.main() as client,
+            clients.sub() as sub_client,
             Toolbox(config, folder) as toolbox,
         ):
             yield Swarm(folder, client, toolbox.tools, settings=settings, sub_client=sub_client, setup=setup)

@@ -10,8 +10,7 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
-from k25.agent import AdaptiveLimit
-from k25.cli.swarm_run import ModelOptions, asked_models, model_client, with_model
+from k25.cli.swarm_models import ModelClients, ModelOptions, asked_models, with_model
 from k25.errors import InputError
 from k25.swarm.bench import World
 from k25.swarm.bench.report import SCRIPTED, comparison, findings, write_report
@@ -19,7 +18,6 @@ from k25.swarm.bench.results import MODES, BenchSettings, Mode, Results, Row
 from k25.swarm.bench.running import Clients, run_bench, scripted_clients
 
 # What fits into a terminal; the report has the rest.
-_MODEL_CALLS = 100  # at the same time, per server
 _SHOWN = ("kind", "mode", "n", "quality", "success", "critical", "steps", "tokens", "cost", "seconds")
 
 
@@ -123,11 +121,8 @@ async def _run(world: World, out: Path, settings: BenchSettings, options: RunOpt
 
 
 async def _clients(options: RunOptions, stack: AsyncExitStack) -> Clients:
-    setup = asked_models(options) | {"max_model_calls": _MODEL_CALLS}
-    limits: dict[str, AdaptiveLimit] = {}
-    main = await stack.enter_async_context(model_client(setup["url"], setup["model"], setup, limits))
-    sub = await stack.enter_async_context(model_client(setup["sub_url"], setup["sub_model"], setup, limits))
-    return Clients(main, sub)
+    clients = ModelClients(asked_models(options))
+    return Clients(await stack.enter_async_context(clients.main()), await stack.enter_async_context(clients.sub()))
 
 
 def _settings(options: RunOptions) -> BenchSettings:

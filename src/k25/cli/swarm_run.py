@@ -3,53 +3,24 @@
 import asyncio
 import contextlib
 import json
-import os
 import signal
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
-from urllib.parse import urlsplit
+from typing import Any, Literal
 
 from cyclopts import Parameter
 
-from k25.agent import AdaptiveLimit, Allowance, ContextStrategy, Endpoint, HttpModelClient, Price
-from k25.cli.chat_client import Endpoint as ModelList
-from k25.cli.chat_client import ServerError, endpoint_base
+from k25.agent import Allowance, ContextStrategy
 from k25.cli.swarm_display import Display, display_for, safe
+from k25.cli.swarm_models import ModelClients, ModelOptions, asked_models, with_model
 from k25.cli.swarm_page import page_beside
 from k25.errors import InputError
 from k25.swarm import ApprovalRequest, RunFolder, RunState, Swarm, SwarmResult, SwarmSettings
 from k25.swarm.control import obey
 from k25.swarm.toolbox import SearchService, Toolbox, ToolboxConfig, ToolName
-
-_MOONSHOT = ("api.moonshot.ai", "api.moonshot.cn", "api.kimi.com")
-_MOONSHOT_URL = "https://api.moonshot.ai/v1"
-_HERE = ("localhost", "127.0.0.1", "::1")
-
-
-@Parameter(name="*")
-@dataclass(frozen=True)
-class ModelOptions:
-    """Which models are asked, and how.
-
-    Args:
-        model: Name of the model, as the server knows it [the only one that a --base-url of yours offers].
-        base_url: URL of an OpenAI-compatible server.
-        sub_model: Model of the sub-agents [the same].
-        sub_base_url: Server of the sub-agents' model [the same].
-        request: Further fields of each request, as a JSON object, such as '{"temperature": 1.0, "top_p": 0.95}'.
-        prices: Money per million tokens: prompt, completion and cached prompt tokens.
-    """
-
-    model: str = ""
-    base_url: str = _MOONSHOT_URL
-    sub_model: str | None = None
-    sub_base_url: str | None = None
-    request: str = "{}"
-    prices: tuple[float, float, float] | None = None
 
 
 @Parameter(name="*")
@@ -65,7 +36,6 @@ class Options(ModelOptions):
         max_agents: Most tasks given to sub-agents.
         max_live_agents: Most agents at work at the same time.
         max_tool_calls: Most tool calls of all agents together.
-        max_model_calls: Most model calls at the same time, per server; shrinks while the server refuses them.
         steps: Most model calls of the main agent.
         sub_steps: Most model calls of a sub-agent, per task.
         critical_steps: Most steps along any chain of agents.
@@ -98,7 +68,6 @@ class Options(ModelOptions):
     max_agents: int = 100
     max_live_agents: int = 100
     max_tool_calls: int = 1_500
-    max_model_calls: int = 100
     steps: int = 100
     sub_steps: int = 100
     critical_steps: int | None = None
@@ -122,9 +91,6 @@ class Options(ModelOptions):
     mcp_env: tuple[str, ...] = ()
     approve: tuple[str, ...] = ()
     plain: bool = False
-
-
-AnyOptions = TypeVar("AnyOptions", bound=ModelOptions)
 
 
 def start_run(question: str, options: Options, *, page: int | None) -> int:
@@ -165,10 +131,10 @@ async def _run_swarm(
     page: int | None,
     display: Display,
 ) -> SwarmResult:
-    limits: dict[str, AdaptiveLimit] = {}
+    clients = ModelClients(setup)
     async with (
-        model_client(setup["url"], setup["model"], setup, limits) as client,
-        model_client(setup["sub_url"], setup["sub_model"], setup, limits) as sub_client,
+        clients.main() as client,
+        clients.sub() as sub_client,
         Toolbox(ToolboxConfig.from_json(setup["toolbox"]), folder) as toolbox,
         page_beside(folder, page),
     ):
@@ -306,62 +272,7 @@ def model_setup(options: Options) -> dict[str, Any]:
         mcp=options.mcp,
         mcp_env=options.mcp_env,
     )
-    return asked_models(options) | {"max_model_calls": options.max_model_calls, "toolbox": toolbox.to_json()}
-
-
-def with_model(options: AnyOptions, otherwise: str = "") -> AnyOptions:
-    """The options with a model: the only one that the server offers, where none is named.
-
-    Raises InputError where there is more or less than one, or nobody to ask; `otherwise` is what else could be done.
-    """
-    if options.model:
-        return options
-    if options.base_url == _MOONSHOT_URL:
-        raise InputError(f"--model: name the model to ask, as the server knows it{otherwise}")
-    server = ModelList(endpoint_base(options.base_url), os.environ.get(_key_variable(options.base_url)))
-    try:
-        return replace(options, model=asyncio.run(server.only_model()))
-    except ServerError as error:
-        raise InputError(
-            f"--model: {options.base_url} does not say which models it offers ({error}); name one"
-        ) from None
-
-
-def asked_models(options: ModelOptions) -> dict[str, Any]:
-    """The two models and how they are asked."""
-    try:
-        request = json.loads(options.request)
-    except ValueError as error:
-        raise InputError(f"--request: is not valid JSON ({error}); write one object") from None
-    if not isinstance(request, dict):
-        raise InputError("--request: must be one JSON object")
-    return {
-        "url": options.base_url,
-        "model": options.model,
-        "sub_url": options.sub_base_url or options.base_url,
-        "sub_model": options.sub_model or options.model,
-        "request": request,
-        "prices": options.prices,
-    }
-
-
-def model_client(url: str, model: str, setup: dict[str, Any], limits: dict[str, AdaptiveLimit]) -> HttpModelClient:
-    """A client for one model; models of one provider share a limit."""
-    price = Price(*setup["prices"]) if setup["prices"] else Price()
-    endpoint = Endpoint(url, model, key_variable=_key_variable(url), options=setup["request"], price=price)
-    limit = limits.setdefault(urlsplit(url).netloc, AdaptiveLimit(setup["max_model_calls"]))
-    return HttpModelClient(endpoint, limit)
-
-
-def _key_variable(url: str) -> str:
-    """Which key the server may see: none of a stranger's over an open line."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return ""
-    if parts.hostname in _MOONSHOT and parts.scheme == "https":
-        return "MOONSHOT_API_KEY" if os.environ.get("MOONSHOT_API_KEY") else "KIMI_API_KEY"
-    return "OPENAI_API_KEY" if parts.scheme == "https" or parts.hostname in _HERE else ""
+    return asked_models(options) | {"toolbox": toolbox.to_json()}
 
 
 def _text_of(path: Path) -> str:
