@@ -239,7 +239,7 @@ def _path(site: str, url: str) -> str:
 
 
 def _url(site: str, path: str) -> str:
-    return site + quote(path, safe="/%-_.~")
+    return site + quote(path, safe="/%-_.~+")
 
 
 def _answer(gold: Gold | None) -> str:
