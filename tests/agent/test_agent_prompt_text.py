@@ -60,3 +60,11 @@ def test_a_request_is_the_same_with_and_without_its_text(field, tools, may_call)
     assert ("tool_choice" in body) == (bool(tools) and not may_call)
     assert body["messages"][0] == TALK[0]
     assert [message.get(field) for message in body["messages"] if field] == [None, "hm", None][: 3 if field else 0]
+
+
+def test_messages_that_somebody_replaced_on_the_way_are_sent_as_they_are():
+    text = PromptText("m", TOOLS)
+    text.follow(TALK)
+    filled = [*TALK[:2], {"role": "user", "content": "a picture's bytes"}]
+    body = json.loads(Endpoint("http://h", "m").body(ModelRequest(filled, TOOLS, text=text)))
+    assert body["messages"] == filled

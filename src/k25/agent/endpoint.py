@@ -111,7 +111,7 @@ class Endpoint:
             fields["tool_choice"] = "none"
         if request.conversation and self._is_moonshot:
             fields["prompt_cache_key"] = request.conversation
-        text = request.text
+        text = request.text if request.text and request.text.is_of(request.tools, request.messages) else None
         tools = ""
         if request.tools:
             tools = f', "tools": {json.dumps(list(request.tools)) if text is None else text.tools}'

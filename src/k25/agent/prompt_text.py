@@ -12,6 +12,7 @@ class PromptText:
 
     def __init__(self, model: str, tools: Sequence[JsonObject]) -> None:
         self.tools = json.dumps(tools)
+        self._tools = tools
         self.messages: list[str] = []
         self._sources: list[JsonObject] = []
         self._beginning = hashlib.sha256(f"[{json.dumps(model)}, {self.tools}]".encode())
@@ -32,3 +33,11 @@ class PromptText:
             self._sources.append(message)
             self.messages.append(text)
         return self._hash.hexdigest()[:32]
+
+    def is_of(self, tools: Sequence[JsonObject], messages: Sequence[JsonObject]) -> bool:
+        """Whether this is the text of these very objects: a client in between may have replaced some."""
+        return (
+            tools is self._tools
+            and len(messages) == len(self._sources)
+            and all(one is other for one, other in zip(self._sources, messages, strict=True))
+        )

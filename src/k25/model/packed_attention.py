@@ -225,7 +225,7 @@ class _Run:
             self.queries(x).copy_(batch)
         else:
             rows = batch.transpose(1, 2).flatten(0, 1)
-            torch.index_select(rows, 0, self.padding.real.to(x.device), out=x[self.query_rows])
+            x[self.query_rows] = rows.index_select(0, self.padding.real.to(x.device))
 
     def without_padding(self, batch: Tensor) -> Tensor:
         """The batch (segments, H, length, ...) with zeros where rows were added."""
