@@ -56,5 +56,5 @@ def test_it_has_many_questions_of_every_kind_and_no_page_contradicts_the_package
             except InputError:
                 break
             counts[kind] += 1
-    assert counts == {"wide": 604, "wide-read": 144, "deep": 403, "download": 72, "long-form": 16}
+    assert counts == {"wide": 604, "wide-read": 160, "deep": 403, "download": 72, "long-form": 16}
     assert maker.dropped["disagree"] == 0
