@@ -9,8 +9,9 @@ READY := $(VENV)/.ready
 demo: $(READY)
 	$(BIN)/k25 demo $(if $(FULL),--full) $(if $(OUT),--out $(OUT))
 
+# Three workers on two cores, as some tests wait: for time limits of sandboxes, for pages in a browser.
 test: $(READY)
-	$(BIN)/pytest -m "not slow" -n 2 --timeout 300
+	$(BIN)/pytest -m "not slow" -n 3 --dist worksteal --timeout 300
 
 # Each file's tests run on one worker, and files with many tests are handed out first: one worker is busy with the pages
 # of the docs, whose servers share a port, while the other one runs nearly all the rest.
@@ -19,7 +20,7 @@ test-slow: $(READY)
 
 # The fast tests, with the lines that they run counted: half as much time again. What runs in child processes is not seen.
 coverage: $(READY)
-	$(BIN)/pytest -m "not slow" -n 2 --timeout 300 --cov --cov-report=
+	$(BIN)/pytest -m "not slow" -n 3 --dist worksteal --timeout 300 --cov --cov-report=
 	$(BIN)/coverage report
 
 lint: $(READY)

@@ -1,4 +1,4 @@
-"""Set-up for every test: one OpenMP thread per worker, because spinning threads collapse on few cores."""
+"""Set-up for every test. One OpenMP thread per worker, because spinning threads collapse on few cores."""
 
 import io
 import os
@@ -9,8 +9,13 @@ import warnings
 from collections.abc import Mapping
 
 import pytest
+from hypothesis import settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Machines that are busy take their time: no test is timed.
+settings.register_profile("k25", deadline=None)
+settings.load_profile("k25")
 
 # Shells start background jobs deaf to Ctrl-C, and children inherit it; tests that interrupt programs need hearing ones.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
