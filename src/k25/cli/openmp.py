@@ -14,6 +14,8 @@ from pathlib import Path
 _SPIN_COUNT = "8000"
 _SAMPLE_SECONDS = 0.1
 _MOSTLY_IDLE = 0.8
+# One that was started just before may still be busy with its end.
+_LOOKS = 4
 _PROCESSOR_TIMES = Path("/proc/stat")
 
 
@@ -24,7 +26,7 @@ def waiting_threads() -> dict[str, str]:
     """
     if "OMP_WAIT_POLICY" in os.environ or "GOMP_SPINCOUNT" in os.environ:
         return {}
-    if os.environ.get("OMP_NUM_THREADS") != "1" and idle_share() >= _MOSTLY_IDLE:
+    if os.environ.get("OMP_NUM_THREADS") != "1" and any(idle_share() >= _MOSTLY_IDLE for _ in range(_LOOKS)):
         return {"GOMP_SPINCOUNT": _SPIN_COUNT}
     return {"OMP_WAIT_POLICY": "PASSIVE"}
 
