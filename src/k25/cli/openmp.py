@@ -3,7 +3,8 @@
 Networks of a laptop's size give a thread some ten microseconds of work at a time. Waking one that sleeps takes as long,
 so on a machine that has nothing else to do threads had better spin for a moment: a training step of nano took 0.28 s
 instead of 0.48 s on two cores. Beside another busy process the same spinning costs several times the step, as the
-thread that is waited for has no core to run on.
+thread that is waited for has no core to run on. Commands that mostly generate let them sleep: the engine's kernels have
+threads of their own, which want the cores.
 """
 
 import os

@@ -5,9 +5,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from k25.cli.openmp import waiting_threads
-
-os.environ.update(waiting_threads())  # read when torch is loaded
+# Waiting threads must sleep, not spin: on a busy machine spinning costs most of the speed. Read when torch is loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from cyclopts import App, Parameter
 from rich.console import Console

@@ -7,9 +7,8 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Annotated
 
-from k25.cli.openmp import waiting_threads
-
-os.environ.update(waiting_threads())  # read when torch is loaded
+# Waiting threads must sleep, not spin: on a busy machine spinning costs most of the speed. Read when torch is loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from cyclopts import Parameter
 from rich.console import Console
