@@ -209,6 +209,21 @@ def test_a_cancelled_run_leaves_no_process(sandbox, tmp_path):
     assert not mine & set(tree(os.getpid()))
 
 
+@pytest.mark.parametrize("turns", range(8))
+def test_a_run_can_be_cancelled_at_any_moment_of_its_start(sandbox, tmp_path, turns):
+    async def cancelled():
+        running = asyncio.create_task(sandbox.run(["sleep", "1000"], tmp_path))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+
+    before = set(tree(os.getpid()))
+    asyncio.run(cancelled())
+    assert set(tree(os.getpid())) <= before
+
+
 def test_a_sandbox_dies_with_the_program_that_started_it(sandbox, tmp_path):
     code = (
         "import asyncio, os\nfrom pathlib import Path\nfrom k25.agent.sandbox import Sandbox\n"

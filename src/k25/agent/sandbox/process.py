@@ -41,20 +41,35 @@ class SandboxProcess:
         descriptors = {name: data_descriptor(name, content) for name, content in command.data.items()}
         given = {f"{{{name}}}": str(descriptor) for name, descriptor in descriptors.items()}
         try:
-            process = await asyncio.create_subprocess_exec(
-                *(given.get(word, word) for word in command.argv),
-                stdin=PIPE,
-                stdout=PIPE,
-                stderr=PIPE,
-                env=dict(command.environment),
-                cwd=command.directory,
-                pass_fds=tuple(descriptors.values()),
-                start_new_session=True,
+            starting = asyncio.create_task(
+                asyncio.create_subprocess_exec(
+                    *(given.get(word, word) for word in command.argv),
+                    stdin=PIPE,
+                    stdout=PIPE,
+                    stderr=PIPE,
+                    env=dict(command.environment),
+                    cwd=command.directory,
+                    pass_fds=tuple(descriptors.values()),
+                    start_new_session=True,
+                )
             )
+            # asyncio never ends the cancelled start of a process whose pipes it has not connected yet, so none is
+            # cancelled: the process starts, and is killed.
+            process = await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            await asyncio.shield(cls._abandon(starting, limits, kill_command))
+            raise
         finally:
             for descriptor in descriptors.values():
                 os.close(descriptor)
         return cls(process, limits, kill_command)
+
+    @classmethod
+    async def _abandon(
+        cls, starting: asyncio.Task[asyncio.subprocess.Process], limits: Limits, kill_command: Sequence[str]
+    ) -> None:
+        with contextlib.suppress(OSError):
+            await cls(await starting, limits, kill_command).kill()
 
     @property
     def pid(self) -> int:
