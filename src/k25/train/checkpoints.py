@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shutil
+import warnings
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
@@ -22,6 +23,9 @@ from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict_saver import AsyncSaveResponse
 
 from k25.errors import InputError
+
+# That a lone process saves alone is meant; the save's own thread says so too, so it cannot be silenced around the call.
+warnings.filterwarnings("ignore", "torch.distributed is disabled", UserWarning)
 
 PROGRESS = "progress.json"
 _STEP = re.compile(r"step-(\d+)")
