@@ -20,7 +20,7 @@ test-slow: $(READY)
 
 # The fast tests, with the lines that they run counted: half as much time again. What runs in child processes is not seen.
 coverage: $(READY)
-	$(BIN)/pytest -m "not slow" -n 3 --dist worksteal --timeout 300 --cov --cov-report=
+	$(BIN)/pytest -m "not slow" -n 2 --dist worksteal --timeout 300 --cov --cov-report=
 	$(BIN)/coverage report
 
 lint: $(READY)
