@@ -1,6 +1,7 @@
 """Demonstrations: scripted agents in the real environment, in the shares that were asked for."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -31,7 +32,7 @@ def test_the_share_that_delegates_is_the_one_asked_for():
 
 
 def test_jobs_together_cover_the_table():
-    for line in demonstrations(Mixture(sizes=(12, 12), alone=0, sub_agents=0, delegating=1), 20):
+    for line in demonstrations(Mixture(sizes=(12, 12), alone=0, sub_agents=0, delegating=1, incomplete=0), 20):
         jobs = [
             json.loads(call["function"]["arguments"])["prompt"]
             for message in line["messages"]
@@ -44,7 +45,7 @@ def test_jobs_together_cover_the_table():
 
 
 def test_a_sub_agents_conversation_has_its_job_and_the_reading_tool_alone():
-    for line in demonstrations(Mixture(sub_agents=1), 10):
+    for line in demonstrations(Mixture(sub_agents=1, bare=0), 10):
         assert [message["role"] for message in line["messages"][:2]] == ["system", "user"]
         assert {*called(line)} == {"lookup"}
         assert len(line["tools"]) == 1
@@ -67,12 +68,28 @@ def test_shares_outside_0_to_1_are_refused():
         Mixture(delegating=1.5)
 
 
-def test_the_decision_to_delegate_is_learnt_in_the_share_asked_for_and_the_rest_always():
-    lines = [*demonstrations(Mixture(alone=0, sub_agents=0, delegating=1, decided=0.2), 300)]
-    turns = [[message for message in line["messages"] if message["role"] == "assistant"] for line in lines]
-    learnt = [first.get("weight", 1) for first, *_ in turns]
-    assert 0.12 < sum(learnt) / len(learnt) < 0.28
-    assert all(message.get("weight", 1) for _, *others in turns for message in others)
+def test_first_turns_are_learnt_so_that_larger_tables_are_delegated_as_often_as_asked_for_and_later_turns_always():
+    for rows, asked in ((1, 0.1), (24, 0.6)):
+        mixture = Mixture(sizes=(1, 24), alone=0, sub_agents=0, decided=(0.1, 0.6))
+        learnt = {True: 0, False: 0}
+        for line in demonstrations(replace(mixture, sizes=(rows, rows), decided=(asked, asked)), 300):
+            first, *others = [message for message in line["messages"] if message["role"] == "assistant"]
+            learnt["create_subagent" in called(line)] += first["weight"]
+            assert all("weight" not in message for message in others)
+        assert mixture.decided_at(rows) == pytest.approx(asked)
+        assert abs(learnt[True] / sum(learnt.values()) - asked) < 0.08
+
+
+def test_incomplete_delegations_leave_out_the_last_rows():
+    mixture = Mixture(sizes=(12, 12), jobs=(3, 3), alone=0, sub_agents=0, delegating=1, incomplete=1)
+    for line in demonstrations(mixture, 20):
+        assert 1 <= called(line).count("assign_task") < 4
+
+
+def test_bare_conversations_declare_no_tools_and_are_several_times_shorter():
+    mixture = Mixture(sizes=(2, 2), alone=0, sub_agents=0, delegating=0)
+    bare, declared = (len(next(demonstrations(replace(mixture, bare=share), 1))["text"]) for share in (1, 0))
+    assert bare < declared / 3
 
 
 def test_an_interrupted_writing_leaves_no_file_that_looks_whole(tmp_path, monkeypatch):
@@ -84,3 +101,12 @@ def test_an_interrupted_writing_leaves_no_file_that_looks_whole(tmp_path, monkey
     with pytest.raises(KeyboardInterrupt):
         write_demonstrations(tmp_path / "lines.jsonl", Mixture(), 3)
     assert not (tmp_path / "lines.jsonl").exists()
+
+
+def test_even_exercises_have_every_size_equally_often_and_others_are_smaller():
+    def mean_rows(even):
+        mixture = Mixture(sizes=(1, 9), even=even, alone=1, sub_agents=0)
+        return sum(len(called(line)) for line in demonstrations(mixture, 200)) / 200
+
+    assert 4.5 < mean_rows(1) < 5.5
+    assert 2.5 < mean_rows(0) < 3.5

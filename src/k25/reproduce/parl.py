@@ -31,7 +31,7 @@ ARMS: Mapping[str, Mapping[str, Any]] = {
     "single agent": {"delegation": False},
     "no auxiliary rewards": {"schedule": {"lambda1": 0.0, "lambda2": 0.0}},
 }
-TRAINED, HELD_OUT = (2, 4, 8, 16), (3, 6, 12, 20)
+TRAINED, HELD_OUT = (2, 4, 8, 16, 24), (3, 6, 12, 20)
 SMALL, LARGE = 2, 16
 BUDGET, LOOSE = 10, 40
 _QUICK_SHARE = 0.1
@@ -50,15 +50,16 @@ def run(trial: Trial) -> dict[str, Measurement]:
     return {arm: trial.once(arm.replace(" ", "-"), partial(learn, arm, trial, start)) for arm in ARMS}
 
 
-def begin(folder: Path, say: Say, *, demonstrations: int = 14_000, share: float = 1) -> Path:
+def begin(folder: Path, say: Say, *, demonstrations: int = 12_000, share: float = 1) -> Path:
     """The start: demonstrations, a tokenizer, supervised fine-tuning for a share of its recipe's steps."""
     lines = folder / "demonstrations.jsonl"
     if not lines.is_file():
         say("demonstrations")
-        write_demonstrations(lines, Mixture(alone=0.25, sub_agents=0.35), demonstrations)
+        write_demonstrations(lines, Mixture(), demonstrations)
     tokenizer = folder / "tokenizer"
     if not (tokenizer / "tiktoken.model").is_file():
-        recipe = load_tokenizer_recipe("nano/parl-tokenizer").model_copy(update={"files": (lines,)})
+        recipe = load_tokenizer_recipe("nano/parl-tokenizer")
+        recipe = recipe.model_copy(update={"files": (lines,) * len(recipe.files)})
         tokenizer.mkdir(parents=True, exist_ok=True)
         train_from_recipe(recipe).save(tokenizer)
     changes = [f'data.sources.demonstrations.path="{lines}"']
@@ -100,12 +101,13 @@ def recipe_of_arm(arm: str, seed: int, start: Path, *, share: float = 1) -> RLRe
     (environment,) = recipe.environments
     planned = ParlSchedule(**environment.options["schedule"])
     fading = {"fade": max(1, round(planned.fade * share)), "finish_lag": round(planned.finish_lag * share)}
+    decay = round(recipe.schedule.decay * share)
     updates = max(1, round(recipe.steps * share))
     options = _merged(_merged(environment.options, {"schedule": fading}), ARMS[arm])
     return recipe.model_copy(
         update={
             "steps": updates,
-            "schedule": recipe.schedule.model_copy(update={"stable": updates}),
+            "schedule": recipe.schedule.model_copy(update={"stable": updates - decay, "decay": decay}),
             "environments": (environment.model_copy(update={"options": options}),),
         }
     )

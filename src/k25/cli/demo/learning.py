@@ -11,7 +11,7 @@ from k25.train.start import EXPORT
 from k25.train.tokenizer_recipe import load_tokenizer_recipe, train_from_recipe
 
 # Stages in order, and the share of each recipe's steps that the shortened demonstration runs.
-SHARES = {"vision": 0.8, "joint": 0.25, "long-context": 0.25, "sft": 0.35}
+SHARES = {"vision": 0.6, "joint": 0.22, "long-context": 0.25, "sft": 0.3}
 # So few steps of fine-tuning must be larger ones, or tool calls are not learnt.
 _SHORT_RATES = {"sft": {"muon_lr": 2e-3, "adamw_lr": 1.5e-3}}
 

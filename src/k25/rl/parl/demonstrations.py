@@ -1,16 +1,17 @@
 """Demonstrations for the orchestrator's start: scripted agents in the real environment, written as conversations.
 
-Supervised fine-tuning on them (`kind = "conversations"` in a recipe) teaches to read one item after the other, to be a
-sub-agent, and to delegate; but of the decision to delegate only a small share is learnt: enough that reinforcement
-learning meets delegation at all, too little to decide when it pays. Each line also has its running text under `text`,
-from which a tokenizer can be trained.
+Supervised fine-tuning on them (`kind = "conversations"` in a recipe) teaches to say how much there is to do, to read
+one item after the other, to be a sub-agent, and to delegate, which most of them show incomplete. How often the start
+delegates is set apart from how: `Mixture.decided`. Most conversations do without the declaration of the tools, which is
+three quarters of a short one and the same in all. Each line also has its running text under `text`, from which a
+tokenizer can be trained.
 """
 
 import asyncio
 import json
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
 
@@ -30,7 +31,7 @@ from k25.swarm.subagents import ASSIGN, CREATE
 from k25.tasks.sample import generator
 
 NAME, SYSTEM_PROMPT, ANSWER = "reader", "Read them.", "done"
-_LOOSE = ParlSchedule(first_budget=1000, last_budget=1000)
+_LOOSE = ParlSchedule(first_budget=200, last_budget=200)
 
 
 @dataclass(frozen=True)
@@ -40,31 +41,44 @@ class Mixture:
     Attributes:
         tasks: kinds of tasks, equally often.
         sizes: the smallest and the largest exercise.
+        even: share of the exercises of which every size is equally likely; of the others, smaller ones are likelier.
         delegating: share of the orchestrator's conversations in which it delegates.
-        decided: share of these in which the decision to delegate, their first turn, is learnt; how to go on always is.
+        decided: how often the start is to delegate, the smallest and the largest exercise, and evenly between. First
+            turns that delegate are learnt in this share, the others in the rest; how to go on is always learnt.
         alone: share of the exercises that are shown without sub-agents to call.
         sub_agents: share of the exercises from which a sub-agent's conversation is shown instead of the orchestrator's.
+        bare: share of all conversations that do without the declaration of the tools: they are several times shorter,
+            so that a network sees more of what differs from one to the other.
         jobs: the fewest and the most items of a job.
         most_jobs: of one turn.
-        incomplete: share of the delegating conversations that leave out the last job.
+        incomplete: share of the delegating conversations that leave out the last jobs, one of them or more.
 
     Raises InputError for shares outside 0 to 1.
     """
 
     tasks: tuple[str, ...] = ("wide-search",)
-    sizes: tuple[int, int] = (1, 20)
+    sizes: tuple[int, int] = (1, 24)
+    even: float = 0.4
     delegating: float = 0.5
-    decided: float = 0.1
-    alone: float = 0.2
+    decided: tuple[float, float] = (0.02, 0.4)
+    alone: float = 0.25
     sub_agents: float = 0.35
+    bare: float = 0.6
     jobs: tuple[int, int] = (1, 4)
     most_jobs: int = 8
-    incomplete: float = 0.0
+    incomplete: float = 0.6
 
     def __post_init__(self) -> None:
-        for name in ("delegating", "decided", "alone", "sub_agents", "incomplete"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"{name}: must be a share from 0 to 1, not {getattr(self, name)}")
+        names = ("even", "delegating", "alone", "sub_agents", "bare", "incomplete")
+        shares = [(name, getattr(self, name)) for name in names]
+        for name, share in [*shares, *(("decided", each) for each in self.decided)]:
+            if not 0 <= share <= 1:
+                raise InputError(f"{name}: must be a share from 0 to 1, not {share}")
+
+    def decided_at(self, size: int) -> float:
+        """`decided` for an exercise of this size."""
+        (least, most), (smallest, largest) = self.decided, self.sizes
+        return least + (most - least) * (size - smallest) / max(1, largest - smallest)
 
 
 def demonstration(mixture: Mixture, seed: int, index: int) -> JsonObject:
@@ -85,9 +99,11 @@ def demonstration(mixture: Mixture, seed: int, index: int) -> JsonObject:
     conversations = asyncio.run(_played(environment, seed, index, _plan(mixture, numbers, size) if delegates else []))
     main, *others = conversations
     messages, tools = numbers.choice(others) if shows_sub_agent else main
-    if delegates and not shows_sub_agent and numbers.random() >= mixture.decided:
-        first = next(message for message in messages if message["role"] == "assistant")
-        first["weight"] = 0
+    if not (shows_sub_agent or alone):
+        chosen = mixture.decided_at(size) if delegates else 1 - mixture.decided_at(size)
+        _first_turn(messages)["weight"] = int(numbers.random() < chosen)
+    if (shows_sub_agent or not alone) and numbers.random() < mixture.bare:
+        tools = []
     rendering = render(parse_messages(messages), parse_tools(tools), thinking=False, add_generation_prompt=False)
     text = "\n".join(piece.text for piece in rendering.pieces if piece.kind is PieceKind.TEXT)
     return {"messages": messages, "tools": tools, "text": text}
@@ -111,11 +127,16 @@ def write_demonstrations(path: Path, mixture: Mixture, count: int, seed: int = 0
         raise InputError(f"{path}: cannot be written ({error.strerror})") from None
 
 
+def _first_turn(messages: Sequence[JsonObject]) -> JsonObject:
+    return next(message for message in messages if message["role"] == "assistant")
+
+
 def _plan(mixture: Mixture, numbers: Random, size: int) -> list[int]:
     """Sizes of the jobs of one turn."""
     each = max(numbers.randint(*mixture.jobs), -(-size // mixture.most_jobs))
     plan = [min(each, size - start) for start in range(0, size, each)]
-    return plan[:-1] if len(plan) > 1 and numbers.random() < mixture.incomplete else plan
+    leaves_out = len(plan) > 1 and numbers.random() < mixture.incomplete
+    return plan[: numbers.randint(1, len(plan) - 1)] if leaves_out else plan
 
 
 @dataclass
@@ -157,6 +178,14 @@ async def _played(
 
 
 def _orchestrate(drawn: Workload, plan: Sequence[int], messages: Sequence[JsonObject]) -> ModelTurn:
+    """Its first turn begins by saying how much there is to do, where that can be known: what is planned follows it."""
+    turn = _go_on(drawn, plan, messages)
+    if drawn.kind.chained or len(messages) > 1:
+        return turn
+    return replace(turn, content=f"{drawn.size} {drawn.kind.parameter}s.")
+
+
+def _go_on(drawn: Workload, plan: Sequence[int], messages: Sequence[JsonObject]) -> ModelTurn:
     items = list(drawn.items[:1] if drawn.kind.chained else drawn.items)
     if not plan:
         return _read(drawn, items, messages)
@@ -190,6 +219,8 @@ def _items(messages: Sequence[JsonObject]) -> list[str]:
 
 
 def _size(mixture: Mixture, numbers: Random) -> int:
-    """Small ones more often: where an exercise ends is what is hard to learn, and a short one shows it as well."""
+    """Some large ones, to be seen to the end, and more small ones: where an exercise ends is what is hard to learn."""
     smallest, largest = mixture.sizes
-    return numbers.randint(smallest, numbers.randint(smallest, largest))
+    if numbers.random() >= mixture.even:
+        largest = numbers.randint(smallest, largest)
+    return numbers.randint(smallest, largest)

@@ -54,7 +54,7 @@ async def measure(
             (POLICY, policy, setting.temperature, setting.top_p, setting.max_tokens),
             (SUB_AGENT, sub_agent, setting.sub_temperature, 1.0, setting.sub_max_tokens),
         ):
-            checkpoint = load_checkpoint(str(source), dtype=torch.float32)
+            checkpoint = load_checkpoint(str(source), dtype=torch.bfloat16)
             engine = await stack.enter_async_context(Engine(checkpoint.model, _ENGINE))
             asked = Policy(engine, checkpoint.tokenizer, checkpoint.processor, name)
             sampling = SamplingParameters(temperature=temperature, top_p=top_p, max_tokens=tokens)
