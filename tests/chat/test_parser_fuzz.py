@@ -65,6 +65,7 @@ def assert_means(output, turn, calls_before):
     assert output.turn_ended
 
 
+@pytest.mark.slow
 @given(st.lists(turns, min_size=1, max_size=4), st.data())
 def test_conversations_written_as_token_ids_are_read_back(conversation, data):
     calls_before = 0
@@ -76,6 +77,7 @@ def test_conversations_written_as_token_ids_are_read_back(conversation, data):
         calls_before += len(turn.calls)
 
 
+@pytest.mark.slow
 @given(st.lists(turns, min_size=1, max_size=4), st.data())
 def test_conversations_written_as_text_are_read_back(conversation, data):
     calls_before = 0

@@ -237,6 +237,7 @@ def compare_with_reference(seed):
     assert text(messages, tools, **options) == expected, f"seed {seed}"
 
 
+@pytest.mark.slow
 def test_ten_thousand_random_conversations_render_as_in_jinja():
     for seed in range(10_000):
         compare_with_reference(seed)

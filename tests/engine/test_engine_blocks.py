@@ -2,6 +2,7 @@
 
 import random
 
+import pytest
 import torch
 from engine_helpers import greedy, image, run_core, with_images
 from hypothesis import settings
@@ -99,6 +100,7 @@ def test_eviction_makes_room_and_later_requests_still_come_out_right(model):
     assert [e.token_id for e in again] == [e.token_id for e in first]
 
 
+@pytest.mark.slow
 def test_thousands_of_tiny_requests_leave_nothing_behind(model):
     core = EngineCore(model, EngineConfig(block_size=4, cache_tokens=256, max_running=32, vision_cache_bytes=2000))
     pick = random.Random(0)

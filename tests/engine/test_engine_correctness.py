@@ -51,6 +51,7 @@ def crowds(draw):
     return requests, config
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(crowds())
 def test_greedy_output_equals_a_full_forward_pass_however_it_is_scheduled(model, crowd):

@@ -121,6 +121,7 @@ def test_every_parameter_receives_a_gradient_on_a_mixed_batch():
     assert not silent
 
 
+@pytest.mark.slow
 def test_gradients_equal_finite_differences():
     model = tiny_model().double()
     mixed_loss(model).backward()

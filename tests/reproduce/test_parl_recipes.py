@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from k25.reproduce.parl import ARMS, recipe_of_arm
+from k25.reproduce.parl import ARMS, HELD_OUT, TRAINED, recipe_of_arm
 from k25.rl.parl.schedules import Course, ParlSchedule
 
 
@@ -17,3 +17,9 @@ def test_auxiliary_rewards_can_fade_to_zero_however_much_a_run_is_shortened(arm:
     for update in range(recipe.steps):
         course.observe(update, width=0.0)
     assert course.faded(recipe.steps - 1) == 1
+
+
+def test_sizes_that_are_held_out_are_in_no_training_run() -> None:
+    sizes = recipe_of_arm("parl", 0, Path("start")).environments[0].options["sizes"]
+    assert {*TRAINED} <= {*sizes}
+    assert not {*HELD_OUT} & {*sizes}

@@ -26,9 +26,9 @@ def test_a_lone_agent_reads_every_item_in_turn(task):
 
 
 def test_the_share_that_delegates_is_the_one_asked_for():
-    lines = [*demonstrations(Mixture(alone=0, sub_agents=0, delegating=0.1), 400)]
+    lines = [*demonstrations(Mixture(alone=0, sub_agents=0, delegating=0.1), 200)]
     share = sum("assign_task" in called(line) for line in lines) / len(lines)
-    assert 0.06 < share < 0.14
+    assert 0.05 < share < 0.16
 
 
 def test_jobs_together_cover_the_table():
@@ -72,12 +72,12 @@ def test_first_turns_are_learnt_so_that_larger_tables_are_delegated_as_often_as_
     for rows, asked in ((1, 0.1), (24, 0.6)):
         mixture = Mixture(sizes=(1, 24), alone=0, sub_agents=0, decided=(0.1, 0.6))
         learnt = {True: 0, False: 0}
-        for line in demonstrations(replace(mixture, sizes=(rows, rows), decided=(asked, asked)), 300):
+        for line in demonstrations(replace(mixture, sizes=(rows, rows), decided=(asked, asked)), 120):
             first, *others = [message for message in line["messages"] if message["role"] == "assistant"]
             learnt["create_subagent" in called(line)] += first["weight"]
             assert all("weight" not in message for message in others)
         assert mixture.decided_at(rows) == pytest.approx(asked)
-        assert abs(learnt[True] / sum(learnt.values()) - asked) < 0.08
+        assert abs(learnt[True] / sum(learnt.values()) - asked) < 0.15
 
 
 def test_incomplete_delegations_leave_out_the_last_rows():

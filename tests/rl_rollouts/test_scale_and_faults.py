@@ -54,6 +54,7 @@ def requests_of(environment, groups, size):
     return (GroupRequest(environment, environment.draw(0, index), size) for index in range(groups))
 
 
+@pytest.mark.slow
 def test_ten_thousand_rollouts_run_at_the_same_time_and_none_is_lost():
     async def all_at_once():
         gate = asyncio.Event()

@@ -229,6 +229,7 @@ def test_an_update_without_any_rollout_ends_the_run_with_one_line(tmp_path):
         train(rl_recipe(), tmp_path / "run", [(Broken(), 1.0)])
 
 
+@pytest.mark.slow
 def test_budgets_of_toggle_are_kept_beside_the_checkpoint_and_taken_up(tmp_path):
     gated = rl_recipe(prompts=3, toggle={"period": 1, "correct": 0.1, "accuracy": 0.1}, **ALONE)
     records = train(gated, tmp_path / "whole")
@@ -261,6 +262,7 @@ def test_environments_come_in_proportion_to_their_weights():
     assert 60 < others < 140
 
 
+@pytest.mark.slow
 def test_what_is_rewarded_becomes_likelier(tmp_path):
     class FirstLetter(Letters):
         """1 for an answer whose first character is a vowel."""

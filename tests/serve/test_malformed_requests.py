@@ -54,6 +54,7 @@ def attack(server, number):
     return statuses
 
 
+@pytest.mark.slow
 def test_a_few_hundred_requests_never_break_the_server(small_server):
     statuses = attack(small_server, 300)
     assert statuses.get(400, 0) > 30

@@ -110,6 +110,7 @@ MARKS = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(pieces=MARKS)
 def test_any_text_becomes_known_elements_and_growing_it_changes_nothing(render, pieces):

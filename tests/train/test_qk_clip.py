@@ -127,6 +127,7 @@ def largest_logits_of_a_run(tau: float | None, steps: int = 60) -> list[float]:
     return largest
 
 
+@pytest.mark.slow
 def test_a_run_that_explodes_its_logits_is_held_at_tau():
     """Held up to the growth of one step, which the clip, coming after it, has not seen."""
     assert max(largest_logits_of_a_run(tau=None)) > 40

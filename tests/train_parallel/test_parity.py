@@ -62,6 +62,7 @@ def test_several_ranks_train_as_one_process(several_ranks, one_process, ranks, n
         torch.testing.assert_close(actual["losses"], expected["losses"], rtol=0, atol=2e-3)
 
 
+@pytest.mark.slow
 def test_bfloat16_on_one_process_stays_close_to_float32(one_process):
     case = CASES["bfloat16"]
     losses, expected = alone(case)["losses"], one_process[plain(case)]["losses"]
