@@ -98,7 +98,7 @@ def test_the_plot_is_a_picture_with_two_panels_side_by_side(tmp_path):
 def test_a_trial_adds_the_processor_time_to_what_was_measured(tmp_path):
     trial = Trial(0, False, tmp_path, tmp_path)
     measured = trial.once("sum", lambda: Measurement({"sum": sum(range(3_000_000))}))
-    assert 0 < measured.cpu_seconds < 60
+    assert measured.cpu_seconds > 0
     assert trial.once("sum", lambda: pytest.fail("measured again")) == measured
 
 

@@ -47,8 +47,8 @@ class Mixture:
             turns that delegate are learnt in this share, the others in the rest; how to go on is always learnt.
         alone: share of the exercises that are shown without sub-agents to call.
         sub_agents: share of the exercises from which a sub-agent's conversation is shown instead of the orchestrator's.
-        bare: share of all conversations that do without the declaration of the tools: they are several times shorter,
-            so that a network sees more of what differs from one to the other.
+        bare: share of the conversations that do without the declaration of the tools, which makes them several times
+            shorter; never of `alone`, whose only mark is that declaration.
         jobs: the fewest and the most items of a job.
         most_jobs: of one turn.
         incomplete: share of the delegating conversations that leave out the last jobs, one of them or more.
