@@ -56,6 +56,15 @@ def test_less_than_one_seed_is_refused(tmp_path):
         run_claim(small_claim([]), tmp_path, seeds=0)
 
 
+def test_seeds_begin_where_they_are_told_to(tmp_path):
+    ran = []
+    done = run_claim(small_claim(ran), tmp_path, seeds=2, first_seed=3)
+    assert ran == [(3, "before"), (3, "after"), (4, "before"), (4, "after")]
+    assert done.findings.seeds == (3, 4)
+    with pytest.raises(InputError, match="--first-seed -1"):
+        run_claim(small_claim([]), tmp_path, seeds=1, first_seed=-1)
+
+
 def test_the_json_file_holds_means_and_deviations_over_the_seeds(tmp_path):
     done = run_claim(small_claim([]), tmp_path, seeds=3)
     found = json.loads(done.json_file.read_text())

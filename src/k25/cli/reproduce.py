@@ -32,6 +32,7 @@ def main(
     /,
     *,
     seeds: int | None = None,
+    first_seed: int = 0,
     out: Path = Path("runs/reproduce"),
     quick: bool = False,
     json_: Annotated[bool, Parameter(name="--json", negative="")] = False,
@@ -42,7 +43,8 @@ def main(
 
     Args:
         name: Of the claim.
-        seeds: Run the seeds 0 to N - 1 [the claim's own number; 1 with --quick].
+        seeds: How many seeds to run [the claim's own number; 1 with --quick].
+        first_seed: The first of them; others than the recipe was tuned on tell how much of it was luck.
         out: Folder for everything that is made.
         quick: A run of about a minute that shows the machinery at work; its figures mean little.
         json_: Print one JSON object.
@@ -62,7 +64,7 @@ def main(
                     console.print(escape(line))
 
             wanted = seeds if seeds is not None else 1 if quick else claim.seeds
-            done = run_claim(claim, out, seeds=wanted, quick=quick, say=say)
+            done = run_claim(claim, out, seeds=wanted, first_seed=first_seed, quick=quick, say=say)
     except TrainingFailed as failure:
         console.print(f"[bold red]error:[/] {escape(str(failure))}")
         sys.exit(1)

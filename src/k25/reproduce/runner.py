@@ -29,17 +29,25 @@ class Reproduced:
 
 
 def run_claim(
-    claim: Claim, out: Path, *, seeds: int, quick: bool = False, say: Callable[[str], None] = lambda _: None
+    claim: Claim,
+    out: Path,
+    *,
+    seeds: int,
+    first_seed: int = 0,
+    quick: bool = False,
+    say: Callable[[str], None] = lambda _: None,
 ) -> Reproduced:
-    """Run the seeds 0 to `seeds` - 1 that are not finished, then draw all of them.
+    """Run so many seeds from `first_seed` on, those that are not finished, then draw all of them.
 
-    Raises InputError for less than one seed, and where files of earlier starts are damaged.
+    Raises InputError for less than one seed, a negative one, and where files of earlier starts are damaged.
     """
     if seeds < 1:
         raise InputError(f"--seeds {seeds}: give at least 1")
+    if first_seed < 0:
+        raise InputError(f"--first-seed {first_seed}: give 0 or more")
     name = f"{claim.name}-quick" if quick else claim.name
     folder = out / name
-    trials = {seed: _trial(claim, seed, folder, out, quick, say) for seed in range(seeds)}
+    trials = {seed: _trial(claim, seed, folder, out, quick, say) for seed in range(first_seed, first_seed + seeds)}
     findings = Findings(trials)
     json_file = folder / "findings.json"
     write_json(json_file, findings.to_json(claim) | {"quick": quick})

@@ -60,7 +60,7 @@ class Mixture:
     sizes: tuple[int, int] = (1, 24)
     even: float = 0.4
     delegating: float = 0.5
-    decided: tuple[float, float] = (0.02, 0.4)
+    decided: tuple[float, float] = (0.02, 0.7)
     alone: float = 0.25
     sub_agents: float = 0.35
     bare: float = 0.6
