@@ -1,18 +1,20 @@
 """One update of reinforcement learning at nano size, against a straightforward loop around transformers' `generate`.
 
 Both answer 8 prompts 8 times with up to 32 tokens and then make one policy update with the same number of trained
-tokens, in float32 from the same random weights, on the same one or more threads. The peer is what one writes in an
+tokens, from the same random weights, on the same one or more threads. Updates are in float32; rollouts in float32, and
+in bfloat16 from a copy that is made anew every time, as the recipes have them. The peer is what one writes in an
 afternoon: pad the prompts to a rectangle, `generate` with sampling until all rows have ended, pad prompts and answers,
 take log-probabilities from the whole table of scores, AdamW. Answers end at random lengths that both sides share, as
 answers of a trained policy do: ours by each request's own limit, the peer by a stopping criterion per row.
 
 `rollout` and `update` are tokens per second of the two halves, `whole` of both in turns; the waiting shares are those
-of ours without staleness, in which one half always waits for the other.
+of ours with rollouts in bfloat16 and without staleness, in which one half always waits for the other.
 
     python benchmarks/rl.py [--quick] [--json FILE] [--only TEXT]
 """
 
 import asyncio
+import copy
 import random
 import tempfile
 import time
@@ -54,10 +56,11 @@ def exercises(seed: int = 0) -> tuple[list[list[int]], list[int]]:
 
 
 class Ours:
-    """The engine and the trainer's step."""
+    """The engine and the trainer's step; `sampled` is the dtype of rollouts."""
 
-    def __init__(self, model: K25Model) -> None:
+    def __init__(self, model: K25Model, sampled: torch.dtype) -> None:
         self.model = model
+        self.sampler = model if sampled == torch.float32 else copy.deepcopy(model).to(sampled).requires_grad_(False)
         self.prompts, self.lengths = exercises()
         tau = OptimizerConfig().qk_clip_tau
         assert tau is not None
@@ -73,11 +76,13 @@ class Ours:
 
     def rollout(self) -> None:
         """All answers at once; the cache of the last round is forgotten, as after an update."""
+        if self.sampler is not self.model:
+            self.sampler.load_state_dict(self.model.state_dict())
         self.samples = asyncio.run(self._generated())
 
     async def _generated(self) -> list[Sample]:
         config = EngineConfig(max_running=PROMPTS * GROUP, cache_tokens=16_384, prefill_chunk_tokens=2048)
-        async with Engine(self.model, config) as engine:
+        async with Engine(self.sampler, config) as engine:
             pairs = zip(self.prompts, self.lengths, strict=True)
             return await asyncio.gather(*(self._one(engine, n, *pair) for n, pair in enumerate(pairs)))
 
@@ -115,10 +120,11 @@ class EachItsLength(StoppingCriteria):  # type: ignore[misc]
 
 
 class Peer:
-    """transformers, straightforwardly."""
+    """transformers, straightforwardly; `sampled` is the dtype of rollouts."""
 
-    def __init__(self, model: torch.nn.Module) -> None:
+    def __init__(self, model: torch.nn.Module, sampled: torch.dtype) -> None:
         self.model = model
+        self.sampler = model if sampled == torch.float32 else copy.deepcopy(model).to(sampled).requires_grad_(False)
         prompts, self.lengths = exercises()
         self.prompts = torch.tensor(prompts)
         self.optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
@@ -126,7 +132,9 @@ class Peer:
 
     def rollout(self) -> None:
         """One call for all prompts."""
-        self.rows = self.model.generate(  # type: ignore[operator]
+        if self.sampler is not self.model:
+            self.sampler.load_state_dict(self.model.state_dict())
+        self.rows = self.sampler.generate(  # type: ignore[operator]
             self.prompts,
             attention_mask=torch.ones_like(self.prompts),
             max_new_tokens=LONGEST,
@@ -173,13 +181,15 @@ def speed(_: bool) -> Iterator[Case]:
     initialise(model, seed=0)
     with tempfile.TemporaryDirectory() as folder:
         save_model(model, Path(folder), overwrite=True)
-        peer = Peer(Kimi_K25ForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval())
-    ours = Ours(model)
-    generated = float(sum(ours.lengths))
-    streamed = generated + PROMPTS * GROUP * PROMPT_TOKENS
-    yield Case("rollout", ours.rollout, peer.rollout, PEER, "tokens/s", work=generated)
-    yield Case("update", ours.update, peer.update, PEER, "tokens/s", work=streamed)
-    yield Case("whole", ours.whole, peer.whole, PEER, "tokens/s", work=generated)
+        theirs = Kimi_K25ForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
+    for dtype, label in ((torch.float32, "float32"), (torch.bfloat16, "bf16")):
+        ours, peer = Ours(model, dtype), Peer(theirs, dtype)
+        generated = float(sum(ours.lengths))
+        streamed = generated + PROMPTS * GROUP * PROMPT_TOKENS
+        yield Case(f"{label} rollout", ours.rollout, peer.rollout, PEER, "tokens/s", work=generated)
+        if dtype == torch.float32:
+            yield Case("update", ours.update, peer.update, PEER, "tokens/s", work=streamed)
+        yield Case(f"{label} rollout and update", ours.whole, peer.whole, PEER, "tokens/s", work=generated)
     for half, name in (
         (ours.update, "rollouts wait for the trainer"),
         (ours.rollout, "the trainer waits for rollouts"),
