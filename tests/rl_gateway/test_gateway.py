@@ -230,6 +230,7 @@ def test_pictures_come_as_data_urls_and_are_part_of_the_sample(nano):
     assert_is_a_training_forward(nano, sample)
 
 
+@pytest.mark.slow
 def test_fifty_rollouts_at_once_do_not_mix(nano):
     async def one(gateway, number):
         async with gateway.rollout(sampling=SamplingParameters(max_tokens=4)) as handle, client_of(handle) as client:

@@ -190,6 +190,7 @@ def test_the_command_names_what_is_wrong_in_one_line(tmp_path, k25_here):
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_the_page_command_serves_until_interrupted(tmp_path):
     run_of(tmp_path, 2)
     with subprocess.Popen(command_of(tmp_path, "--page", "--port", 0), stdout=subprocess.PIPE, text=True) as server:

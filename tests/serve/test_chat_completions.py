@@ -166,6 +166,7 @@ def test_tool_choice_none_makes_no_call_even_where_the_model_wants_one(client, s
     assert not answer.choices[0].message.tool_calls
 
 
+@pytest.mark.slow
 def test_a_json_schema_is_followed_in_both_modes(client):
     schema = WEATHER["function"]["parameters"]
     wanted = {"type": "json_schema", "json_schema": {"name": "weather", "schema": schema}}
@@ -176,6 +177,7 @@ def test_a_json_schema_is_followed_in_both_modes(client):
     assert jsonschema_rs.is_valid(schema, json.loads(thinking.content))
 
 
+@pytest.mark.slow
 def test_a_json_object_is_an_object(client):
     answer = ask(client, response_format={"type": "json_object"}, max_tokens=400, extra_body=INSTANT)
     assert isinstance(json.loads(answer.choices[0].message.content), dict)

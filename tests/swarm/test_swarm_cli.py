@@ -121,6 +121,7 @@ def test_ctrl_c_stops_and_resume_goes_on(tmp_path, here):
     assert mains == sorted(set(mains))
 
 
+@pytest.mark.slow
 def test_a_run_keeps_its_rate_and_can_be_stopped_while_it_waits_for_the_minute(tmp_path):
     with scripted_server(SCRIPTS) as (url, received):
         program = k25(*asked(url), "--calls-per-minute", "2", cwd=tmp_path, wait=False)

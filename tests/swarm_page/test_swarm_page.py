@@ -254,6 +254,7 @@ def elsewhere(tmp_path):
     process.wait()
 
 
+@pytest.mark.slow
 def test_a_run_in_another_process_is_followed_to_its_end(open_page, elsewhere):
     folder, gate, _ = elsewhere
     page = open_page(folder)
@@ -289,6 +290,7 @@ def test_a_run_that_was_killed_is_shown_as_interrupted(open_page, elsewhere):
     expect(counter(page, "agents live")).to_have_text("0 / 3")
 
 
+@pytest.mark.slow
 def test_a_run_taken_up_again_leaves_out_the_time_between(open_page, elsewhere):
     folder, gate, process = elsewhere
     page = open_page(folder)

@@ -84,6 +84,7 @@ def test_a_limit_in_money_counts_the_prices(tmp_path):
     assert outcome.summary.money == pytest.approx(0.06)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["kill", "interrupt"])
 def test_a_stopped_process_continues_without_asking_again(tmp_path, how):
     open_gate, answered = threading.Event(), 12
