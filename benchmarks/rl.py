@@ -7,8 +7,8 @@ afternoon: pad the prompts to a rectangle, `generate` with sampling until all ro
 take log-probabilities from the whole table of scores, AdamW. Answers end at random lengths that both sides share, as
 answers of a trained policy do: ours by each request's own limit, the peer by a stopping criterion per row.
 
-`rollout` and `update` are tokens per second of the two halves, `whole` of both in turns; the waiting shares are those
-of ours with rollouts in bfloat16 and without staleness, in which one half always waits for the other.
+`rollout` and `update` are tokens per second of the two halves, `rollout and update` of both in turns; the waiting
+shares are those of ours with rollouts in bfloat16 and without staleness, in which one half always waits for the other.
 
     python benchmarks/rl.py [--quick] [--json FILE] [--only TEXT]
 """
@@ -20,10 +20,11 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import Kimi_K25ForConditionalGeneration, StoppingCriteria, StoppingCriteriaList
 
 from harness import Case, main
@@ -45,6 +46,7 @@ from k25.train.step_config import StepConfig
 PROMPTS, GROUP, PROMPT_TOKENS, LONGEST = 8, 8, 24, 32
 PEER = "generate loop"
 VOCABULARY = 256
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def exercises(seed: int = 0) -> tuple[list[list[int]], list[int]]:
@@ -55,12 +57,23 @@ def exercises(seed: int = 0) -> tuple[list[list[int]], list[int]]:
     return repeated, [min(LONGEST, 4 + int(chance.expovariate(1 / 8))) for _ in repeated]
 
 
+def sampler_of(trained: Network, dtype: torch.dtype) -> Network:
+    """What answers come from: the trained module itself in float32, else a copy."""
+    return trained if dtype == torch.float32 else copy.deepcopy(trained).to(dtype).requires_grad_(False)
+
+
+def take_over_weights(sampler: nn.Module, trained: nn.Module) -> None:
+    """What every update costs where rollouts have a copy."""
+    if sampler is not trained:
+        sampler.load_state_dict(trained.state_dict())
+
+
 class Ours:
     """The engine and the trainer's step; `sampled` is the dtype of rollouts."""
 
     def __init__(self, model: K25Model, sampled: torch.dtype) -> None:
         self.model = model
-        self.sampler = model if sampled == torch.float32 else copy.deepcopy(model).to(sampled).requires_grad_(False)
+        self.sampler = sampler_of(model, sampled)
         self.prompts, self.lengths = exercises()
         tau = OptimizerConfig().qk_clip_tau
         assert tau is not None
@@ -76,8 +89,7 @@ class Ours:
 
     def rollout(self) -> None:
         """All answers at once; the cache of the last round is forgotten, as after an update."""
-        if self.sampler is not self.model:
-            self.sampler.load_state_dict(self.model.state_dict())
+        take_over_weights(self.sampler, self.model)
         self.samples = asyncio.run(self._generated())
 
     async def _generated(self) -> list[Sample]:
@@ -124,7 +136,7 @@ class Peer:
 
     def __init__(self, model: torch.nn.Module, sampled: torch.dtype) -> None:
         self.model = model
-        self.sampler = model if sampled == torch.float32 else copy.deepcopy(model).to(sampled).requires_grad_(False)
+        self.sampler = sampler_of(model, sampled)
         prompts, self.lengths = exercises()
         self.prompts = torch.tensor(prompts)
         self.optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
@@ -132,8 +144,7 @@ class Peer:
 
     def rollout(self) -> None:
         """One call for all prompts."""
-        if self.sampler is not self.model:
-            self.sampler.load_state_dict(self.model.state_dict())
+        take_over_weights(self.sampler, self.model)
         self.rows = self.sampler.generate(  # type: ignore[operator]
             self.prompts,
             attention_mask=torch.ones_like(self.prompts),
@@ -176,7 +187,7 @@ class Peer:
 
 
 def speed(_: bool) -> Iterator[Case]:
-    """Tokens per second: generated ones in `rollout` and `whole`, all of the streams in `update`."""
+    """Tokens per second: generated ones where there are rollouts, all of the streams in `update`."""
     model = K25Model(preset("nano"))
     initialise(model, seed=0)
     with tempfile.TemporaryDirectory() as folder:

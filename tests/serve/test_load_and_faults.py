@@ -214,8 +214,10 @@ def test_a_stream_beyond_the_grace_ends_with_an_error_in_the_published_form():
         connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=240)
         connection.request("POST", "/v1/chat/completions", json.dumps({**LONG, "stream": True}), JSON)
         answer = connection.getresponse()
-        first = answer.readline()
+        # With the empty line that ends it: nothing else may come before the error.
+        first, end = answer.readline(), answer.readline()
         assert json.loads(first.removeprefix(b"data: "))["object"] == "chat.completion.chunk"
+        assert end == b"\n"
     *_, last, done = (block for block in answer.read().split(b"\n\n") if block)
     assert json.loads(last.removeprefix(b"data: ")) == STOPPING
     assert done == b"data: [DONE]"
