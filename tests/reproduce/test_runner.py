@@ -2,6 +2,7 @@
 
 import json
 import struct
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -41,6 +42,24 @@ def test_quick_trials_are_kept_apart(tmp_path):
     ran = []
     run_claim(small_claim(ran), tmp_path, seeds=1)
     assert len(ran) == 2
+
+
+def test_trials_of_another_size_are_kept_apart_and_told_which(tmp_path):
+    sizes = []
+
+    def run(trial):
+        sizes.append(trial.size)
+        return small_claim([]).run(trial)
+
+    claim = replace(small_claim([]), run=run, sizes=("nano", "small"))
+    for size in claim.sizes:
+        run_claim(claim, tmp_path, seeds=1, size=size)
+    assert sizes == ["nano", "small"]
+
+
+def test_a_size_without_recipes_is_refused(tmp_path):
+    with pytest.raises(InputError, match="--size large: small has recipes for nano only"):
+        run_claim(small_claim([]), tmp_path, seeds=1, size="large")
 
 
 @pytest.mark.parametrize("damage", ["{", "[]", '{"before": 3}', '{"before": {"numbers": {"height": "tall"}}}'])

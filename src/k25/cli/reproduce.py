@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from k25.reproduce.claim import Claim
+from k25.reproduce.claim import NANO, Claim
 from k25.reproduce.page import cell_text
 from k25.reproduce.registry import CLAIMS, find_claim
 from k25.reproduce.runner import Reproduced, run_claim
@@ -35,6 +35,7 @@ def main(
     first_seed: int = 0,
     out: Path = Path("runs/reproduce"),
     quick: bool = False,
+    size: str = NANO,
     json_: Annotated[bool, Parameter(name="--json", negative="")] = False,
 ) -> None:
     """Run a claim of the report in miniature and show the report's figure beside ours; without a name, list the claims.
@@ -47,6 +48,7 @@ def main(
         first_seed: The first of them; others than the recipe was tuned on tell how much of it was luck.
         out: Folder for everything that is made.
         quick: A run of about a minute that shows the machinery at work; its figures mean little.
+        size: Of the models: nano, or small where a claim has recipes for one GPU.
         json_: Print one JSON object.
     """
     if name is None:
@@ -64,7 +66,7 @@ def main(
                     console.print(escape(line))
 
             wanted = seeds if seeds is not None else 1 if quick else claim.seeds
-            done = run_claim(claim, out, seeds=wanted, first_seed=first_seed, quick=quick, say=say)
+            done = run_claim(claim, out, seeds=wanted, first_seed=first_seed, quick=quick, size=size, say=say)
     except TrainingFailed as failure:
         console.print(f"[bold red]error:[/] {escape(str(failure))}")
         sys.exit(1)

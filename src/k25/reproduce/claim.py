@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from k25.reproduce.findings import Findings
 
 Point = tuple[float, float]
+NANO, SMALL = "nano", "small"
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class Trial:
         quick: a run of about a minute that shows the machinery at work; its figures mean little.
         folder: the trial's own; what is there from an interrupted start is to be used.
         shared: common to all trials and claims of one output folder, for what several of them start from.
+        size: whose recipes are run: "nano" on a laptop, "small" on a GPU.
         say: takes a line about what is going on.
     """
 
@@ -58,6 +60,7 @@ class Trial:
     quick: bool
     folder: Path
     shared: Path
+    size: str = NANO
     say: Callable[[str], None] = lambda _: None
 
     def once(self, name: str, make: Callable[[], Measurement]) -> Measurement:
@@ -117,6 +120,7 @@ class Claim:
         bars: numbers that are drawn as a panel of their own; all by default.
         minutes: of one processor core for one seed, roughly.
         seeds: trials of a full run.
+        sizes: of models that there are recipes for.
     """
 
     name: str
@@ -129,6 +133,7 @@ class Claim:
     bars: tuple[str, ...] | None = None
     minutes: float = 1.0
     seeds: int = 3
+    sizes: tuple[str, ...] = (NANO,)
 
 
 def cpu_seconds() -> float:

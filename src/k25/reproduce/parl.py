@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from k25.reproduce.claim import Check, Claim, Curve, Measurement, Point, Reading, Trial
+from k25.reproduce.claim import NANO, SMALL, Check, Claim, Curve, Measurement, Point, Reading, Trial
 from k25.reproduce.findings import Findings
 from k25.reproduce.stages import Say, recipe_of, shortened, train_stage
 from k25.rl.parl.demonstrations import Mixture, write_demonstrations
@@ -33,25 +33,27 @@ ARMS: Mapping[str, Mapping[str, Any]] = {
 }
 # Rows of the tables that are measured: some of those in training, and others.
 TRAINED, HELD_OUT = (2, 3, 8, 16, 24), (4, 6, 12, 20)
-SMALL, LARGE = 2, 16
+FEW, MANY = 2, 16
 BUDGET, LOOSE = 10, 40
 _QUICK_SHARE = 0.1
 # Curves by the metrics of the environment that they show.
 _CURVES = {name: name for name in ("quality", "width", "empty_jobs", "critical_steps", "delegated")} | {
-    f"width, {size} rows": f"width_{size}" for size in (SMALL, LARGE)
+    f"width, {size} rows": f"width_{size}" for size in (FEW, MANY)
 }
 
 
 def run(trial: Trial) -> dict[str, Measurement]:
     """One seed with all arms; the start is shared by all seeds."""
+    shared = trial.shared / ("parl" if trial.size == NANO else f"parl-{trial.size}")
     if trial.quick:
-        start = begin(trial.shared / "parl-quick", trial.say, demonstrations=400, share=0.03)
+        home = shared.with_name(f"{shared.name}-quick")
+        start = begin(home, trial.say, size=trial.size, demonstrations=400, share=0.03)
     else:
-        start = begin(trial.shared / "parl", trial.say)
+        start = begin(shared, trial.say, size=trial.size)
     return {arm: trial.once(arm.replace(" ", "-"), partial(learn, arm, trial, start)) for arm in ARMS}
 
 
-def begin(folder: Path, say: Say, *, demonstrations: int = 12_000, share: float = 1) -> Path:
+def begin(folder: Path, say: Say, *, size: str = NANO, demonstrations: int = 12_000, share: float = 1) -> Path:
     """The start: demonstrations, a tokenizer, supervised fine-tuning for a share of its recipe's steps."""
     lines = folder / "demonstrations.jsonl"
     if not lines.is_file():
@@ -64,14 +66,14 @@ def begin(folder: Path, say: Say, *, demonstrations: int = 12_000, share: float 
         tokenizer.mkdir(parents=True, exist_ok=True)
         train_from_recipe(recipe).save(tokenizer)
     changes = [f'data.sources.demonstrations.path="{lines}"']
-    stage = recipe_of("nano/parl-start", seed=0, tokenizer=tokenizer, changes=changes)
+    stage = recipe_of(f"{size}/parl-start", seed=0, tokenizer=tokenizer, changes=changes)
     return train_stage(shortened(stage, share), folder / "start", say)
 
 
 def learn(arm: str, trial: Trial, start: Path) -> Measurement:
     """Train one arm and measure it."""
     folder = trial.folder / f"run-{arm.replace(' ', '-')}"
-    recipe = recipe_of_arm(arm, trial.seed, start, share=_QUICK_SHARE if trial.quick else 1)
+    recipe = recipe_of_arm(arm, trial.seed, start, size=trial.size, share=_QUICK_SHARE if trial.quick else 1)
     if trial.quick:
         recipe = recipe.model_copy(update={"prompts_per_step": 2, "group_size": 2})
     if not (folder / EXPORT).is_dir():
@@ -81,7 +83,7 @@ def learn(arm: str, trial: Trial, start: Path) -> Measurement:
             except Interrupted:
                 raise KeyboardInterrupt from None
     delegation, episodes = arm != "single agent", 4 if trial.quick else 64
-    sizes = (SMALL, LARGE, max(HELD_OUT)) if trial.quick else (*TRAINED, *HELD_OUT)
+    sizes = (FEW, MANY, max(HELD_OUT)) if trial.quick else (*TRAINED, *HELD_OUT)
     tight = asyncio.run(measure(folder, start, Setting(BUDGET, delegation), sizes, episodes=episodes))
     loose = asyncio.run(measure(folder, start, Setting(LOOSE, delegation), sizes[-1:], episodes=episodes))
     numbers = {
@@ -94,10 +96,10 @@ def learn(arm: str, trial: Trial, start: Path) -> Measurement:
     return Measurement(numbers, _curves(folder))
 
 
-def recipe_of_arm(arm: str, seed: int, start: Path, *, share: float = 1) -> RLRecipe:
-    """The recipe `nano/parl` as an arm changes it, with a share of its updates; the fading is shortened alike."""
+def recipe_of_arm(arm: str, seed: int, start: Path, *, size: str = NANO, share: float = 1) -> RLRecipe:
+    """The recipe `parl` of a size as an arm changes it, with a share of its updates; the fading is shortened alike."""
     recipe = load_rl_recipe(
-        "nano/parl", [f'model.start_from="{start}"', f'roles.sub-agent.start_from="{start}"', f"seed={seed}"]
+        f"{size}/parl", [f'model.start_from="{start}"', f'roles.sub-agent.start_from="{start}"', f"seed={seed}"]
     )
     (environment,) = recipe.environments
     planned = ParlSchedule(**environment.options["schedule"])
@@ -158,10 +160,10 @@ def judge(findings: Findings) -> Reading:
         f"{faster:.1f}x fewer critical steps to item-F1 {REACHED} than the trained single agent on {largest} rows, "
         f"item-F1 {better:+.2f} within {BUDGET} critical steps",
         (
-            Check("without auxiliary rewards delegation dies", mean("no auxiliary rewards", "width", LARGE) < 0.5),
-            Check("with them large tables are split", mean("parl", "width", LARGE) >= 3),
-            Check("small tables are left to one agent", mean("parl", "width", SMALL) < 0.5),
-            Check("empty jobs vanish", mean("parl", "empty_jobs", LARGE) < 0.5),
+            Check("without auxiliary rewards delegation dies", mean("no auxiliary rewards", "width", MANY) < 0.5),
+            Check("with them large tables are split", mean("parl", "width", MANY) >= 3),
+            Check("small tables are left to one agent", mean("parl", "width", FEW) < 0.5),
+            Check("empty jobs vanish", mean("parl", "empty_jobs", MANY) < 0.5),
             Check("better than the single agent within the budget, on a size that was held out", better > 0),
             Check("at least 3x fewer critical steps, with as full a table", faster >= 3 and full >= 0.95),
         ),
@@ -176,12 +178,13 @@ CLAIM = Claim(
     run=run,
     judge=judge,
     curves={
-        f"width, {SMALL} rows": Curve("update", "jobs at once"),
-        f"width, {LARGE} rows": Curve("update", "jobs at once"),
+        f"width, {FEW} rows": Curve("update", "jobs at once"),
+        f"width, {MANY} rows": Curve("update", "jobs at once"),
         "quality": Curve("update", "item-F1"),
         "empty_jobs": Curve("update", "empty jobs"),
         "critical_steps": Curve("update", "critical steps"),
     },
     bars=(f"quality, {max(HELD_OUT)} rows",),
     minutes=21,
+    sizes=(NANO, SMALL),
 )

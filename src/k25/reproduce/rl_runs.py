@@ -18,7 +18,7 @@ from k25.rl.rollouts import GroupRequest, Rollout, RolloutManager
 from k25.rl.scope import POLICY, Role
 from k25.rl.trainer import RLTrainer
 from k25.train.metrics import Record, read_metrics
-from k25.train.parallel.ranks import ranks
+from k25.train.parallel.ranks import own_device, ranks
 from k25.train.trainer import Interrupted
 
 # Seeds of evaluation rollouts; training's are smaller multiples of 2^42.
@@ -65,7 +65,7 @@ def evaluate(
 async def _evaluate(
     checkpoint: str, environments: Sequence[Environment], prompts: int, group_size: int, max_tokens: int
 ) -> dict[str, Evaluated]:
-    loaded = load_checkpoint(checkpoint, dtype=torch.float32)
+    loaded = load_checkpoint(checkpoint, dtype=torch.float32, device=own_device())
     config = EngineConfig(max_running=_CONCURRENCY, max_waiting=16 * _CONCURRENCY, cache_tokens=131_072)
     async with Engine(loaded.model, config) as engine:
         policy = Policy(engine, loaded.tokenizer, loaded.processor)

@@ -8,7 +8,7 @@ and too seldom in fog. The rigid budget is the same gate in every update and at 
 from functools import partial
 from pathlib import Path
 
-from k25.reproduce.claim import Check, Claim, Curve, Measurement, Reading, Trial
+from k25.reproduce.claim import NANO, SMALL, Check, Claim, Curve, Measurement, Reading, Trial
 from k25.reproduce.findings import Findings
 from k25.reproduce.rl_runs import Evaluated, curve, evaluate, rl_recipe, train_policy
 from k25.reproduce.stages import shortened, train_stage
@@ -47,13 +47,13 @@ def lamp_start(trial: Trial) -> Path:
         train_from_recipe(TokenizerRecipe(vocabulary_size=_VOCABULARY, files=(demonstrations,))).save(tokenizer)
     paths = [f'tokenizer="{tokenizer}"', f'data.sources.demonstrations.path="{demonstrations}"']
     seeds = [f"data.seed={trial.seed}", f"model.seed={trial.seed}"]
-    recipe = load_recipe("nano/rl-lamp-start", [*paths, *seeds])
+    recipe = load_recipe(f"{trial.size}/rl-lamp-start", [*paths, *seeds])
     return train_stage(shortened(recipe, _QUICK_SHARE if trial.quick else 1), home / "start", trial.say)
 
 
 def _train(trial: Trial, arm: str, start: Path) -> Measurement:
     changes = [*_ARMS[arm], *(_QUICK_CHANGES if trial.quick else ())]
-    recipe = rl_recipe("nano/rl-lamp", seed=trial.seed, start_from=start, changes=changes)
+    recipe = rl_recipe(f"{trial.size}/rl-lamp", seed=trial.seed, start_from=start, changes=changes)
     folder = trial.folder / f"run-{arm.replace(' ', '-')}"
     records = train_policy(recipe, folder, trial.say)
     return _measured(folder, records, quick=trial.quick)
@@ -127,4 +127,5 @@ CLAIM = Claim(
     },
     bars=("tokens in clear air", "tokens in fog"),
     minutes=8,
+    sizes=(NANO, SMALL),
 )

@@ -15,6 +15,7 @@ from k25.rl.parl.episode import SUB_AGENT
 from k25.rl.parl.schedules import ParlSchedule
 from k25.rl.rollouts import GroupRequest, RolloutManager
 from k25.rl.scope import POLICY, Role
+from k25.train.parallel.ranks import own_device
 
 # Exercises of this stream are drawn in no training run.
 MEASURING_SEED = 2_026_000_000
@@ -54,7 +55,7 @@ async def measure(
             (POLICY, policy, setting.temperature, setting.top_p, setting.max_tokens),
             (SUB_AGENT, sub_agent, setting.sub_temperature, 1.0, setting.sub_max_tokens),
         ):
-            checkpoint = load_checkpoint(str(source), dtype=torch.bfloat16)
+            checkpoint = load_checkpoint(str(source), dtype=torch.bfloat16, device=own_device())
             engine = await stack.enter_async_context(Engine(checkpoint.model, _ENGINE))
             asked = Policy(engine, checkpoint.tokenizer, checkpoint.processor, name)
             sampling = SamplingParameters(temperature=temperature, top_p=top_p, max_tokens=tokens)

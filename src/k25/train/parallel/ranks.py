@@ -74,17 +74,23 @@ def gathered(value: _Value, group: dist.ProcessGroup | None) -> list[_Value]:
     return cast(list[_Value], values)
 
 
+def own_device() -> torch.device:
+    """Where this process computes: a GPU of its own where there are any, else the CPU."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+
+
 @contextmanager
 def ranks(config: ParallelConfig) -> Iterator[Ranks]:
     """Join the process group that torchrun describes, or be a group of one; leave it at the end.
 
     Raises InputError where the number of processes does not fit the mesh.
     """
-    cuda = torch.cuda.is_available()
-    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if cuda else torch.device("cpu")
-    if cuda:
+    device = own_device()
+    if device.type == "cuda":
         torch.cuda.set_device(device)
-    backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     if "RANK" in os.environ:
         dist.init_process_group(backend)
     else:
