@@ -50,6 +50,15 @@ class Crew {
       else std::this_thread::yield();
   }
 
+  // The same, each thread taking several neighbours at a time: what an item fetches ahead is then its own thread's.
+  template <class F>
+  void in_runs(int64_t count, const F& run) {
+    const int64_t length = std::clamp<int64_t>(count / (RUNS * at::get_num_threads()), 1, LONGEST_RUN);
+    each((count + length - 1) / length, [&](int64_t part) {
+      for (int64_t item = part * length; item < std::min(count, (part + 1) * length); ++item) run(item);
+    });
+  }
+
   // What a helper does until the leader dismisses it.
   void help() {
     for (;;) {
@@ -67,6 +76,7 @@ class Crew {
   }
 
  private:
+  static constexpr int64_t RUNS = 8, LONGEST_RUN = 16;  // runs of each thread, so that none waits long for another
   static constexpr int BRIEF = 2000;  // pauses: tens of microseconds, as long as the leader's work between two loops
 
   void announce() {

@@ -10,7 +10,7 @@ void multiply(Crew& crew, const Stack& stack, int64_t outputs, const Rows* sourc
               bool exact) {
   const auto product = exact ? chosen->exact_product : chosen->product;
   const int64_t items = ceil_div(stack.blocks, CHUNK);
-  crew.each(stack.matrices * items, [&](int64_t item) {
+  crew.in_runs(stack.matrices * items, [&](int64_t item) {
     const int64_t s = item / items, block = item % items * CHUNK;
     const int blocks = int(std::min<int64_t>(CHUNK, stack.blocks - block));
     const int64_t width = std::min<int64_t>(ITEM, outputs - block * LANES);
@@ -71,7 +71,7 @@ void visit_networks(Crew& crew, const Visits& visits, const Rows& x, int64_t tok
   const auto memory = std::make_unique_for_overwrite<char[]>(hidden_values * (half ? sizeof(bf16) : sizeof(float)));
   const Place hidden{memory.get(), half, hidden_width, 0};
 
-  crew.each(int64_t(items.size()), [&](int64_t item) {
+  crew.in_runs(int64_t(items.size()), [&](int64_t item) {
     const Visit& visit = *items[item].visit;
     const int64_t block = items[item].block;
     const int blocks = int(std::min<int64_t>(CHUNK, visit.up->blocks - block));
