@@ -74,6 +74,10 @@ def wait_for(condition, program, seconds=PATIENCE):
         time.sleep(0.02)
 
 
+def agents_by_task(run):
+    return {agent.task: agent for agent in state_of(run).agents.values()}
+
+
 def asked(url, run="r", **more):
     options = {"model": "big", "sub-model": "small", "base-url": url, "out": run} | more
     return ["the question", *(word for name, value in options.items() for word in (f"--{name}", value))]
@@ -144,7 +148,9 @@ def test_one_branch_is_cancelled_from_outside(tmp_path, here):
     with scripted_server({**SCRIPTS, "small": small}) as (url, received):
         program = k25(*asked(url), cwd=tmp_path, wait=False)
         wait_for(lambda: sum(body["model"] == "small" for _, body in received) >= 3, program)
-        victim = next(agent.id for agent in state_of(tmp_path / "r").agents.values() if agent.task == "[2]")
+        # Nobody waits for the record of an agent's start: a request may be here before it.
+        wait_for(lambda: "[2]" in agents_by_task(tmp_path / "r"), program)
+        victim = agents_by_task(tmp_path / "r")["[2]"].id
         status, _, err = here("cancel", "r", victim, "--reason", "enough")
         assert status == 0, err
         out, err = program.communicate(timeout=PATIENCE)
