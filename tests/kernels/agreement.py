@@ -24,4 +24,4 @@ def assert_close(result: Tensor, exact: Tensor, magnitude: Tensor, *, roundings_
 
 def rounds_activations(variant: str) -> bool:
     """Whether float32 activations are rounded to bf16 when they enter a product."""
-    return variant == "avx512_bf16"
+    return variant in ("amx_bf16", "avx512_bf16")

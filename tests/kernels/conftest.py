@@ -6,7 +6,7 @@ import torch
 from k25 import kernels
 
 
-@pytest.fixture(params=["avx512_bf16", "avx512", "avx2", "portable", "torch"])
+@pytest.fixture(params=["amx_bf16", "avx512_bf16", "avx512", "avx2", "portable", "torch"])
 def variant(request):
     if request.param not in kernels.available().variants:
         pytest.skip(f"this machine does not run {request.param}: {kernels.available().reason}")

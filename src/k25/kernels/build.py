@@ -23,6 +23,7 @@ _WITH_TORCH = ("operators", "work", "steps", "decoder")
 SOURCES = (
     "inner.h",
     "vectors.h",
+    "tiles.h",
     "inner.cpp",
     "threads.h",
     "operators.h",
@@ -35,6 +36,7 @@ _VARIANT_FLAGS = {
     "avx2": ["-mavx2", "-mfma"],
     "avx512": _AVX512,
     "avx512_bf16": [*_AVX512, "-mavx512bf16"],
+    "amx_bf16": [*_AVX512, "-mavx512bf16", "-mamx-tile", "-mamx-bf16"],
 }
 _FLAGS = ["-std=c++20", "-O2", "-fPIC", "-ffp-contract=fast", "-Wno-psabi"]
 

@@ -156,10 +156,10 @@ class Step {
   }
 
  private:
-  // A few rows take less time than calling for help.
+  static constexpr int64_t FEW_ROWS = 8;  // fewer take less time than calling for help
   template <class F>
   void each_row(const F& run) {
-    if (tokens_ >= ROW_TILE) return crew_.each(tokens_, run);
+    if (tokens_ >= FEW_ROWS) return crew_.each(tokens_, run);
     for (int64_t t = 0; t < tokens_; ++t) run(t);
   }
   void norm_row(const Norm& norm, int64_t t) {

@@ -3,6 +3,7 @@
 // Vectors are 16 lanes wide everywhere; the compiler splits them into what the instruction set has. Only the bf16 dot
 // product needs intrinsics. Every sum runs over its inputs in one fixed order, so a row's result does not depend on
 // which other rows are computed with it.
+#include "tiles.h"
 #include "vectors.h"
 
 namespace k25 {
@@ -91,7 +92,11 @@ void rows_tile(const Matrix& matrix, int64_t block, int blocks, const Rows& x, c
 }
 
 void product(const Matrix& matrix, int64_t block, int blocks, const Rows& x, const int32_t* index, int count, float* out) {
+#if defined(__AMX_BF16__)
+  product_on_tiles(matrix, block, blocks, x, index, count, out);
+#else
   (matrix.scales ? rows_tile<true, !DOTS> : rows_tile<false, !DOTS>)(matrix, block, blocks, x, index, count, out);
+#endif
 }
 
 void exact_product(const Matrix& matrix, int64_t block, int blocks, const Rows& x, const int32_t* index, int count, float* out) {

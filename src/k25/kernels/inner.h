@@ -12,7 +12,7 @@ namespace k25 {
 using bf16 = uint16_t;
 constexpr int LANES = 16;
 constexpr int CHUNK = 4;      // blocks of outputs that one work item computes
-constexpr int ROW_TILE = 8;   // activation rows that one pass over a chunk serves
+constexpr int ROW_TILE = 16;  // activation rows that one call for a chunk serves
 constexpr int HEAD_GROUP = 16;
 constexpr int KEY_BLOCK = 64;
 
@@ -69,5 +69,6 @@ extern const Kernels portable;
 extern const Kernels avx2;
 extern const Kernels avx512;
 extern const Kernels avx512_bf16;
+extern const Kernels amx_bf16;
 
 }  // namespace k25

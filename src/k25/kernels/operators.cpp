@@ -5,6 +5,11 @@
 #include <ATen/ops/from_blob.h>
 #include <sys/mman.h>
 #include <torch/library.h>
+#if defined(__x86_64__)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 #include <algorithm>
 #include <array>
@@ -37,13 +42,28 @@ double wake_time() {
 namespace {
 
 #if defined(__x86_64__)
-const std::vector<const Kernels*> VARIANTS = {&avx512_bf16, &avx512, &avx2, &portable};
+// Whether the CPU multiplies tiles of bf16, and Linux lets this process use them: their state is saved on request only.
+bool may_use_tiles() {
+  constexpr unsigned BF16_TILES = 1u << 22, TILES = 1u << 24;
+  constexpr long REQUEST = 0x1023, TILE_DATA = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+  unsigned a, b, c, d;
+  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & (BF16_TILES | TILES)) != (BF16_TILES | TILES)) return false;
+#if defined(SYS_arch_prctl)
+  return syscall(SYS_arch_prctl, REQUEST, TILE_DATA) == 0;
+#else
+  return false;
+#endif
+}
+
+const std::vector<const Kernels*> VARIANTS = {&amx_bf16, &avx512_bf16, &avx512, &avx2, &portable};
 bool runs_here(const Kernels* variant) {
   __builtin_cpu_init();
   const bool fma = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   const bool wide = fma && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                     __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
-  if (variant == &avx512_bf16) return wide && __builtin_cpu_supports("avx512bf16");
+  const bool dots = wide && __builtin_cpu_supports("avx512bf16");
+  if (variant == &amx_bf16) return dots && may_use_tiles();
+  if (variant == &avx512_bf16) return dots;
   return variant == &avx512 ? wide : variant == &avx2 ? fma : true;
 }
 #else
