@@ -11,9 +11,7 @@ from k25.train.start import EXPORT
 from k25.train.tokenizer_recipe import load_tokenizer_recipe, train_from_recipe
 
 # Stages in order, and the share of each recipe's steps that the shortened demonstration runs.
-SHARES = {"vision": 0.6, "joint": 0.22, "long-context": 0.25, "sft": 0.3}
-# So few steps of fine-tuning must be larger ones, or tool calls are not learnt.
-_SHORT_RATES = {"sft": {"muon_lr": 2e-3, "adamw_lr": 1.5e-3}}
+SHARES = {"vision": 0.6, "joint": 0.28, "long-context": 0.25, "sft": 0.34}
 
 
 def learn(stage: str, place: Place) -> Measured:
@@ -44,5 +42,4 @@ def _table(stage: str, tokenizer: Path, before: Path | None, full: bool) -> dict
         table["steps"] = round(recipe.steps * SHARES[stage])
         for part in ("stable", "decay"):
             table["schedule"][part] = round(table["schedule"][part] * SHARES[stage])
-        table["optimizer"] |= _SHORT_RATES.get(stage, {})
     return table
