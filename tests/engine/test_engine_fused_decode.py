@@ -12,7 +12,9 @@ from k25.engine.accelerate import KernelDecoder, RowContexts
 from k25.errors import InputError
 from k25.model import LatentCache
 
-COMPILED = [name for name in ("amx_bf16", "avx512_bf16", "avx512", "avx2", "portable") if name in kernels.available().variants]
+COMPILED = [
+    name for name in ("amx_bf16", "avx512_bf16", "avx512", "avx2", "portable") if name in kernels.available().variants
+]
 PAGE = 4
 # Row by row: pages of its sequence, and its position. Two rows belong to one sequence, as pieces of prompts do.
 TABLES = [[7, 2, 5], [1, 0, 0], [7, 2, 5], [3, 6, 0], [8, 0, 0], [4, 9, 10], [11, 12, 13], [14, 0, 0], [15, 16, 17]]

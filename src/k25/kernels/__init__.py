@@ -26,9 +26,9 @@
 Weights are bfloat16, or INT4 in the release's layout; activations bfloat16 or float32, and results in their dtype. Sums
 are float32. Where the CPU multiplies bfloat16 (variants amx_bf16, avx512_bf16), float32 activations are rounded to it
 on entering a product that is not asked to be exact, and queries where the cache is bfloat16. A result row is the same
-bits whichever rows are computed with it. There are no gradients. The kernels are compiled on first use (about a minute of
-one core, kept in the user's cache); `python -m k25.kernels` does it ahead of time. Without a compiler everything runs
-on torch, and the reason is logged once. `use(variant)` forces an instruction set, or "torch".
+bits whichever rows are computed with it. There are no gradients. The kernels are compiled on first use (about a minute
+of one core, kept in the user's cache); `python -m k25.kernels` does it ahead of time. Without a compiler everything
+runs on torch, and the reason is logged once. `use(variant)` forces an instruction set, or "torch".
 """
 
 from k25.kernels.attention import latent_attention
