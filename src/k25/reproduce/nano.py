@@ -21,7 +21,7 @@ TEXT_ONLY = "sft-text-only"
 THRESHOLDS = {
     "add": 0.9,
     "modular-add": 0.9,
-    "compare": 0.8,
+    "compare": 0.75,
     "copy": 0.95,
     "reverse": 0.85,
     "sort": 0.9,
