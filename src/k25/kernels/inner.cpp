@@ -13,12 +13,13 @@ constexpr int GROUP = 32;  // INT4 weights to a scale
 
 // M rows times N blocks of 16 outputs, eight inputs at a time.
 template <int M, int N, bool INT4, bool WIDE>
-void tile(const Matrix& matrix, int64_t block, const Rows& x, const int32_t* index, int count, float* out) {
+void tile(const Matrix& matrix, int64_t block, const uint32_t* next, const Rows& x, const int32_t* index, int count,
+          float* out) {
   using X = std::conditional_t<WIDE, float, bf16>;
   constexpr int SPAN = INT4 ? GROUP : 8, WORDS_PER_OCTET = INT4 ? LANES : 4 * LANES;
   const X* rows[M];
   for (int m = 0; m < M; ++m) rows[m] = (const X*)x.data + index[std::min(m, count - 1)] * x.stride;
-  const int64_t words_per_block = matrix.inputs / 8 * WORDS_PER_OCTET;
+  const int64_t words_per_block = matrix.words_per_block();
   const uint32_t* words = matrix.words + block * words_per_block;
   v16f total[M][N] = {};
   for (int64_t k = 0; k < matrix.inputs; k += SPAN) {
@@ -26,17 +27,17 @@ void tile(const Matrix& matrix, int64_t block, const Rows& x, const int32_t* ind
     auto& sum = INT4 ? group : total;
 #pragma GCC unroll 4
     for (int octet = 0; octet < SPAN / 8; ++octet) {
-      const uint32_t* here = words + (k / 8 + octet) * WORDS_PER_OCTET;
+      const int64_t at = (k / 8 + octet) * WORDS_PER_OCTET;
 #pragma GCC unroll 4
       for (int j = 0; j < 4; ++j) {
         const int64_t input = k + octet * 8 + 2 * j;
         v16u word[N];
 #pragma GCC unroll 4
         for (int n = 0; n < N; ++n) {
-          const uint32_t* from = here + n * words_per_block + (INT4 ? 0 : j * LANES);
-          word[n] = load<v16u>(from);
+          const int64_t from = at + n * words_per_block + (INT4 ? 0 : j * LANES);
+          word[n] = load<v16u>(words + from);
           if constexpr (INT4 && !WIDE) word[n] = nibble_pairs(word[n], j);
-          if (!INT4 || j == 0) __builtin_prefetch(from + N * words_per_block, 0, 2);
+          if (!INT4 || j == 0) __builtin_prefetch(next + from, 0, 2);
         }
 #pragma GCC unroll 8
         for (int m = 0; m < M; ++m) {
@@ -71,15 +72,19 @@ void tile(const Matrix& matrix, int64_t block, const Rows& x, const int32_t* ind
 }
 
 template <int M, bool INT4, bool WIDE>
-void row_tile(const Matrix& matrix, int64_t block, int blocks, const Rows& x, const int32_t* index, int count, float* out) {
+void row_tile(const Part& part, const Rows& x, const int32_t* index, int count, float* out) {
   constexpr int N = MANY_REGISTERS ? (M <= 4 ? 4 : 2) : (M <= 2 ? 2 : 1);
   int done = 0;
-  for (; done + N <= blocks; done += N) tile<M, N, INT4, WIDE>(matrix, block + done, x, index, count, out + done * LANES);
-  for (; done < blocks; ++done) tile<M, 1, INT4, WIDE>(matrix, block + done, x, index, count, out + done * LANES);
+  const auto run = [&](auto step, const auto& some) {
+    for (; done + step <= part.blocks; done += step)
+      some(part.matrix, part.block + done, part.ahead() + done * part.matrix.words_per_block(), x, index, count, out + done * LANES);
+  };
+  run(N, tile<M, N, INT4, WIDE>);
+  run(1, tile<M, 1, INT4, WIDE>);
 }
 
 template <bool INT4, bool WIDE>
-void rows_tile(const Matrix& matrix, int64_t block, int blocks, const Rows& x, const int32_t* index, int count, float* out) {
+void rows_tile(Part part, const Rows& x, const int32_t* index, int count, float* out) {
   constexpr int MOST = MANY_REGISTERS ? 8 : 4;
   for (int first = 0; first < count; first += MOST) {
     const int rows = std::min(MOST, count - first);
@@ -87,20 +92,21 @@ void rows_tile(const Matrix& matrix, int64_t block, int blocks, const Rows& x, c
     const auto run = rows == 1 ? row_tile<1, INT4, WIDE> : rows == 2 ? row_tile<2, INT4, WIDE>
                    : rows <= 4 ? row_tile<4, INT4, WIDE> : rows <= 6 ? row_tile<6, INT4, WIDE>
                                : row_tile<8, INT4, WIDE>;
-    run(matrix, block, blocks, x, index + first, rows, to);
+    run(part, x, index + first, rows, to);
+    part.next = nullptr;
   }
 }
 
-void product(const Matrix& matrix, int64_t block, int blocks, const Rows& x, const int32_t* index, int count, float* out) {
+void product(const Part& part, const Rows& x, const int32_t* index, int count, float* out) {
 #if defined(__AMX_BF16__)
-  product_on_tiles(matrix, block, blocks, x, index, count, out);
+  product_on_tiles(part, x, index, count, out);
 #else
-  (matrix.scales ? rows_tile<true, !DOTS> : rows_tile<false, !DOTS>)(matrix, block, blocks, x, index, count, out);
+  (part.matrix.scales ? rows_tile<true, !DOTS> : rows_tile<false, !DOTS>)(part, x, index, count, out);
 #endif
 }
 
-void exact_product(const Matrix& matrix, int64_t block, int blocks, const Rows& x, const int32_t* index, int count, float* out) {
-  rows_tile<false, true>(matrix, block, blocks, x, index, count, out);
+void exact_product(const Part& part, const Rows& x, const int32_t* index, int count, float* out) {
+  rows_tile<false, true>(part, x, index, count, out);
 }
 
 void swiglu(const float* gate, const float* up, int64_t count, float* out) {

@@ -11,7 +11,7 @@ namespace k25 {
 
 using bf16 = uint16_t;
 constexpr int LANES = 16;
-constexpr int CHUNK = 4;      // blocks of outputs that one work item computes
+constexpr int CHUNK = 4;      // blocks of outputs that one call computes
 constexpr int ROW_TILE = 16;  // activation rows that one call for a chunk serves
 constexpr int HEAD_GROUP = 16;
 constexpr int KEY_BLOCK = 64;
@@ -20,6 +20,20 @@ struct Matrix {
   const uint32_t* words;
   const bf16* scales;  // null: bf16 weights
   int64_t inputs;      // padded
+
+  int64_t words_per_block() const { return inputs * LANES / (scales ? 8 : 2); }
+};
+
+// Neighbouring blocks of a matrix, at most CHUNK: what one work item computes.
+struct Part {
+  Matrix matrix;
+  int64_t block;
+  int blocks;
+  const uint32_t* next;  // words to fetch meanwhile, as many as this part has; null: none
+
+  const uint32_t* words() const { return matrix.words + block * matrix.words_per_block(); }
+  // Where nothing follows, its own words again: they are in the cache.
+  const uint32_t* ahead() const { return next ? next : words(); }
 };
 
 // Activations (rows, padded inputs): bf16 where the kernels multiply bf16, else float.
@@ -51,10 +65,10 @@ struct Best {
 struct Kernels {
   const char* name;
   bool dots_bf16;  // multiplies bf16 by bf16; false: widens weights to float
-  // out (count, 64) = rows[index] times `blocks` <= CHUNK blocks of the matrix from `block` on. count <= ROW_TILE.
-  void (*product)(const Matrix&, int64_t block, int blocks, const Rows&, const int32_t* index, int count, float* out);
+  // out (count, 64) = rows[index] times the part. count <= ROW_TILE.
+  void (*product)(const Part&, const Rows&, const int32_t* index, int count, float* out);
   // The same with rows of float, multiplied in float on every CPU; bf16 matrices only.
-  void (*exact_product)(const Matrix&, int64_t block, int blocks, const Rows&, const int32_t* index, int count, float* out);
+  void (*exact_product)(const Part&, const Rows&, const int32_t* index, int count, float* out);
   void (*swiglu)(const float* gate, const float* up, int64_t count, float* out);  // count a multiple of LANES
   void (*attend)(const Attention&);
   void (*normalise)(const float* x, const float* gain, int64_t count, float eps, float* out);

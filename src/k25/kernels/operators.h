@@ -55,6 +55,11 @@ struct Stack {
     return {words + index * blocks * bytes_per_block() / 4, scales ? scales + index * blocks * inputs / 32 * LANES : scales,
             inputs};
   }
+  // Up to CHUNK blocks of a matrix; the place of those that are multiplied after them.
+  Part part(int64_t index, int64_t block, const uint32_t* next = nullptr) const {
+    return {matrix(index), block, int(std::min<int64_t>(CHUNK, blocks - block)), next};
+  }
+  const uint32_t* place(int64_t index, int64_t block) const { return words + (index * blocks + block) * bytes_per_block() / 4; }
   int64_t bytes_per_block() const { return inputs * LANES * 2 / (scales ? 4 : 1); }
   double duration_of(int64_t tokens) const {
     const int64_t all = matrices * blocks;

@@ -50,12 +50,14 @@ class Crew {
       else std::this_thread::yield();
   }
 
-  // The same, each thread taking several neighbours at a time: what an item fetches ahead is then its own thread's.
+  // run(item, next), each thread taking several neighbours at a time: `next` is the item that the thread takes next, which
+  // may be fetched ahead; -1 where that is not known.
   template <class F>
   void in_runs(int64_t count, const F& run) {
     const int64_t length = std::clamp<int64_t>(count / (RUNS * at::get_num_threads()), 1, LONGEST_RUN);
     each((count + length - 1) / length, [&](int64_t part) {
-      for (int64_t item = part * length; item < std::min(count, (part + 1) * length); ++item) run(item);
+      const int64_t end = std::min(count, (part + 1) * length);
+      for (int64_t item = part * length; item < end; ++item) run(item, item + 1 < end ? item + 1 : -1);
     });
   }
 

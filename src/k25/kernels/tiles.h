@@ -91,18 +91,19 @@ inline void for_blocks(int blocks, const F& run) {
   if (blocks > 3) run.template operator()<3>();
 }
 
-void tile_product(const Matrix& matrix, int64_t block, int blocks, Gathered& rows, float* out) {
-  const int64_t block_words = matrix.inputs / 2 * LANES;
-  const uint32_t* words = matrix.words + block * block_words;
+void tile_product(const Part& part, Gathered& rows, float* out) {
+  const Matrix& matrix = part.matrix;
+  const int blocks = part.blocks;
+  const int64_t block_words = matrix.words_per_block();
+  const uint32_t *words = part.words(), *ahead = part.ahead();
   for_blocks(blocks, []<int N>() { clear_tile<N>(); });
   int64_t k = 0;
   for (; k + TILE_INPUTS <= matrix.inputs; k += TILE_INPUTS) {
     rows.load(k, TILE_INPUTS);
     for_blocks(blocks, [&]<int N>() {
-      const uint32_t* here = words + N * block_words + k / 2 * LANES;
-      add_products<N>(here);
-      // The same place of the next chunk: the processor's own prefetching would begin anew there.
-      for (int line = 0; line < TILE_INPUTS / 2; ++line) __builtin_prefetch(here + blocks * block_words + line * LANES, 0, 2);
+      const int64_t from = N * block_words + k / 2 * LANES;
+      add_products<N>(words + from);
+      for (int line = 0; line < TILE_INPUTS / 2; ++line) __builtin_prefetch(ahead + from + line * LANES, 0, 2);
     });
   }
   if (k < matrix.inputs) {
@@ -116,18 +117,21 @@ void tile_product(const Matrix& matrix, int64_t block, int blocks, Gathered& row
 }
 
 // A group's integers times activations are summed on tiles, then scaled and added in float32.
-void int4_tile_product(const Matrix& matrix, int64_t block, int blocks, Gathered& rows, int count, float* out) {
-  const int64_t groups = matrix.inputs / TILE_INPUTS, octet_words = LANES, group_words = 4 * octet_words;
+void int4_tile_product(const Part& part, Gathered& rows, int count, float* out) {
+  const Matrix& matrix = part.matrix;
+  const int blocks = part.blocks;
+  const int64_t groups = matrix.inputs / TILE_INPUTS, group_words = 4 * LANES;
+  const uint32_t *words = part.words(), *ahead = part.ahead();
   alignas(64) uint32_t unpacked[CHUNK][TILE_WORDS];
   alignas(64) float sums[CHUNK][ROW_TILE * LANES];
   for (int m = 0; m < count; ++m) std::memset(out + m * CHUNK * LANES, 0, blocks * LANES * sizeof(float));
   for (int64_t g = 0; g < groups; ++g) {
     for (int n = 0; n < blocks; ++n) {
-      const uint32_t* here = matrix.words + ((block + n) * groups + g) * group_words;
 #pragma GCC unroll 4
       for (int octet = 0; octet < 4; ++octet) {
-        const auto word = load<v16u>(here + octet * octet_words);
-        __builtin_prefetch(here + blocks * groups * group_words + octet * octet_words, 0, 2);
+        const int64_t from = (n * groups + g) * group_words + octet * LANES;
+        const auto word = load<v16u>(words + from);
+        __builtin_prefetch(ahead + from, 0, 2);
 #pragma GCC unroll 4
         for (int j = 0; j < 4; ++j) {
           const v16u pairs = nibble_pairs(word, j);
@@ -142,7 +146,7 @@ void int4_tile_product(const Matrix& matrix, int64_t block, int blocks, Gathered
     });
     for_blocks(blocks, [&]<int N>() { store_tile<N>(sums[N], LANES * sizeof(float)); });
     for (int n = 0; n < blocks; ++n) {
-      const v16f scale = widen(load<v16h>(matrix.scales + ((block + n) * groups + g) * LANES));
+      const v16f scale = widen(load<v16h>(matrix.scales + ((part.block + n) * groups + g) * LANES));
       for (int m = 0; m < count; ++m) {
         float* total = out + m * CHUNK * LANES + n * LANES;
         store(total, load<v16f>(total) + load<v16f>(&sums[n][m * LANES]) * scale);
@@ -151,12 +155,11 @@ void int4_tile_product(const Matrix& matrix, int64_t block, int blocks, Gathered
   }
 }
 
-void product_on_tiles(const Matrix& matrix, int64_t block, int blocks, const Rows& x, const int32_t* index, int count,
-                      float* out) {
+void product_on_tiles(const Part& part, const Rows& x, const int32_t* index, int count, float* out) {
   const Tiles tiles(count);
   Gathered rows(x, index, count);
-  if (matrix.scales) int4_tile_product(matrix, block, blocks, rows, count, out);
-  else tile_product(matrix, block, blocks, rows, out);
+  if (part.matrix.scales) int4_tile_product(part, rows, count, out);
+  else tile_product(part, rows, out);
 }
 
 }  // namespace

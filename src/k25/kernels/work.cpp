@@ -10,16 +10,17 @@ void multiply(Crew& crew, const Stack& stack, int64_t outputs, const Rows* sourc
               bool exact) {
   const auto product = exact ? chosen->exact_product : chosen->product;
   const int64_t items = ceil_div(stack.blocks, CHUNK);
-  crew.in_runs(stack.matrices * items, [&](int64_t item) {
+  crew.in_runs(stack.matrices * items, [&](int64_t item, int64_t next) {
     const int64_t s = item / items, block = item % items * CHUNK;
-    const int blocks = int(std::min<int64_t>(CHUNK, stack.blocks - block));
+    Part part = stack.part(s, block, next < 0 ? nullptr : stack.place(next / items, next % items * CHUNK));
     const int64_t width = std::min<int64_t>(ITEM, outputs - block * LANES);
     alignas(64) float tile[ROW_TILE * ITEM];
     for (int64_t t = 0; t < tokens; t += ROW_TILE) {
       const int count = int(std::min<int64_t>(ROW_TILE, tokens - t));
       int32_t index[ROW_TILE];
       for (int m = 0; m < count; ++m) index[m] = int32_t(t + m);
-      product(stack.matrix(s), block, blocks, sources[s], index, count, tile);
+      product(part, sources[s], index, count, tile);
+      part.next = nullptr;
       for (int m = 0; m < count; ++m) out.put(t + m, s, block * LANES, tile + m * ITEM, width);
     }
   });
@@ -59,7 +60,11 @@ double Visits::duration() const {
 }
 
 void visit_networks(Crew& crew, const Visits& visits, const Rows& x, int64_t tokens, int64_t width, const Place& out) {
-  struct Item { const Visit* visit; int64_t block; };
+  struct Item {
+    const Visit* visit;
+    int64_t block;
+    const uint32_t* place(int i) const { return visit->up->place(2 * visit->network + i, block); }
+  };
   std::vector<Item> items;
   int64_t hidden_width = 0;
   for (const Visit& visit : visits.all) {
@@ -71,44 +76,53 @@ void visit_networks(Crew& crew, const Visits& visits, const Rows& x, int64_t tok
   const auto memory = std::make_unique_for_overwrite<char[]>(hidden_values * (half ? sizeof(bf16) : sizeof(float)));
   const Place hidden{memory.get(), half, hidden_width, 0};
 
-  crew.in_runs(int64_t(items.size()), [&](int64_t item) {
+  crew.in_runs(int64_t(items.size()), [&](int64_t item, int64_t next) {
     const Visit& visit = *items[item].visit;
     const int64_t block = items[item].block;
-    const int blocks = int(std::min<int64_t>(CHUNK, visit.up->blocks - block));
+    Part parts[2];  // gate and up
+    for (int i = 0; i < 2; ++i) parts[i] = visit.up->part(2 * visit.network + i, block, next < 0 ? nullptr : items[next].place(i));
+    const int64_t width = parts[0].blocks * LANES;
     alignas(64) float gate[ROW_TILE * ITEM], up[ROW_TILE * ITEM];
     for (int64_t r = visit.first; r < visit.first + visit.count; r += ROW_TILE) {
       const int here = int(std::min<int64_t>(ROW_TILE, visit.first + visit.count - r));
       const int32_t* index = &visits.tokens[r];
-      chosen->product(visit.up->matrix(2 * visit.network), block, blocks, x, index, here, gate);
-      chosen->product(visit.up->matrix(2 * visit.network + 1), block, blocks, x, index, here, up);
+      chosen->product(parts[0], x, index, here, gate);
+      chosen->product(parts[1], x, index, here, up);
+      for (Part& part : parts) part.next = nullptr;
       for (int m = 0; m < here; ++m) {
-        chosen->swiglu(gate + m * ITEM, up + m * ITEM, blocks * LANES, gate + m * ITEM);
-        hidden.put(r + m, 0, block * LANES, gate + m * ITEM, blocks * LANES);
+        chosen->swiglu(gate + m * ITEM, up + m * ITEM, width, gate + m * ITEM);
+        hidden.put(r + m, 0, block * LANES, gate + m * ITEM, width);
       }
     }
   });
 
-  // Each item owns some columns of every token and adds the experts in ascending order: no two threads meet. The columns
-  // are many, since what is fetched ahead is the same expert's next block.
+  // Each item owns some columns of every token and adds the experts in ascending order: no two threads meet.
   const int64_t all_blocks = ceil_div(width, LANES);
-  const int64_t span = std::max<int64_t>(all_blocks / (2 * at::get_num_threads()) / CHUNK, 1) * CHUNK;
+  const int64_t span = std::max<int64_t>(all_blocks / (8 * at::get_num_threads()) / CHUNK, 1) * CHUNK;
   crew.each(ceil_div(all_blocks, span), [&](int64_t item) {
     const int64_t begin = item * span, last = std::min(begin + span, all_blocks), columns = (last - begin) * LANES;
+    const auto next_place = [&](size_t v, int64_t block) -> const uint32_t* {
+      if (block + CHUNK < last) return visits.all[v].down->place(visits.all[v].network, block + CHUNK);
+      return v + 1 < visits.all.size() ? visits.all[v + 1].down->place(visits.all[v + 1].network, begin) : nullptr;
+    };
     std::vector<float> sum(tokens * columns);
     alignas(64) float tile[ROW_TILE * ITEM];
-    for (const Visit& visit : visits.all)
+    for (size_t v = 0; v < visits.all.size(); ++v) {
+      const Visit& visit = visits.all[v];
       for (int64_t block = begin; block < last; block += CHUNK) {
-        const int blocks = int(std::min<int64_t>(CHUNK, last - block));
+        Part part = visit.down->part(visit.network, block, next_place(v, block));
         for (int64_t r = visit.first; r < visit.first + visit.count; r += ROW_TILE) {
           const int here = int(std::min<int64_t>(ROW_TILE, visit.first + visit.count - r));
           int32_t index[ROW_TILE];
           for (int m = 0; m < here; ++m) index[m] = int32_t(r + m);
-          chosen->product(visit.down->matrix(visit.network), block, blocks, {hidden.data, hidden_width}, index, here, tile);
+          chosen->product(part, {hidden.data, hidden_width}, index, here, tile);
+          part.next = nullptr;
           for (int m = 0; m < here; ++m)
-            chosen->add_scaled(tile + m * ITEM, visits.weights[r + m], blocks * LANES,
+            chosen->add_scaled(tile + m * ITEM, visits.weights[r + m], part.blocks * LANES,
                                &sum[visits.tokens[r + m] * columns + (block - begin) * LANES]);
         }
       }
+    }
     for (int64_t t = 0; t < tokens; ++t)
       out.put(t, 0, begin * LANES, &sum[t * columns], std::min(columns, width - begin * LANES));
   });
