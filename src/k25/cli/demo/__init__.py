@@ -39,9 +39,9 @@ STAGES = (
     Stage("sft", "Nano learns: conversations", (70, 200), partial(learning.learn, "sft"), run="sft"),
     Stage("answers", "Nano answers: texts, pictures, tools", (12, 12), learning.ask),
     Stage("rl", "Nano learns by reward", (30, 130), reinforcement.by_ability, run="rl"),
-    Stage("parl-start", "An orchestrator and its sub-agents learn by imitation", (125, 330), reinforcement.imitate,
+    Stage("parl-start", "An orchestrator and its sub-agents learn by imitation", (105, 330), reinforcement.imitate,
           run="parl/start"),
-    Stage("parl", "The orchestrator's first updates of PARL", (165, 310), reinforcement.orchestrate, run="parl/run"),
+    Stage("parl", "The orchestrator's first updates of PARL", (105, 310), reinforcement.orchestrate, run="parl/run"),
     Stage("swarm", "A swarm beside a single agent, both scripted", (15, 15), swarm.show, leaves=swarm.LEAVES),
 )  # fmt: skip
 

@@ -20,7 +20,7 @@ from k25.train.start import EXPORT
 # Updates of the shortened schedule, and prompts of one of them.
 UPDATES, _PROMPTS = 6, 8
 # Of the orchestrator: demonstrations, and shares of the steps of its imitation and of its reinforcement learning.
-_DEMONSTRATIONS, START_SHARE, PARL_SHARE = 4000, 0.35, 0.4
+_DEMONSTRATIONS, START_SHARE, PARL_SHARE = 4000, 0.3, 0.2
 # Rows of the tables that are measured (the last is in no training), and tables of each size.
 SIZES, EPISODES = (2, 16, 20), 16
 _NUMBERS = {"quality": "item-F1", "width": "at once", "empty_jobs": "empty jobs", "critical_steps": "critical steps",
