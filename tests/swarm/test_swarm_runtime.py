@@ -137,7 +137,8 @@ def test_a_subagent_that_hangs_ends_with_the_runs_time(tmp_path):
     def worker(messages):
         return says("late") if exchanges(messages) else calls(messages, [("hang", {})])
 
-    settings = SwarmSettings(run=Allowance(seconds=1))
+    # Long enough that a busy machine does not sleep through the moment between its end and the run's.
+    settings = SwarmSettings(run=Allowance(seconds=4))
     done = complete(
         swarm_of(tmp_path, doubling_orchestrator([[1]]), worker, lambda: [hang], settings=settings).run("q")
     )
