@@ -19,10 +19,11 @@ from pathlib import Path
 
 import torch
 
-_WITH_TORCH = ("operators", "work", "steps", "decoder")
+_WITH_TORCH = ("operators", "work", "steps", "decoder", "compress")
 SOURCES = (
     "inner.h",
     "vectors.h",
+    "compressed.h",
     "tiles.h",
     "inner.cpp",
     "threads.h",

@@ -3,26 +3,35 @@
 // Vectors are 16 lanes wide everywhere; the compiler splits them into what the instruction set has. Only the bf16 dot
 // product needs intrinsics. Every sum runs over its inputs in one fixed order, so a row's result does not depend on
 // which other rows are computed with it.
+#include "compressed.h"
 #include "tiles.h"
-#include "vectors.h"
 
 namespace k25 {
 namespace {
 
 constexpr int GROUP = 32;  // INT4 weights to a scale
+enum class Format { BF16, COMPRESSED, INT4 };
 
 // M rows times N blocks of 16 outputs, eight inputs at a time.
-template <int M, int N, bool INT4, bool WIDE>
+template <int M, int N, Format FORMAT, bool WIDE>
 void tile(const Matrix& matrix, int64_t block, const uint32_t* next, const Rows& x, const int32_t* index, int count,
           float* out) {
   using X = std::conditional_t<WIDE, float, bf16>;
-  constexpr int SPAN = INT4 ? GROUP : 8, WORDS_PER_OCTET = INT4 ? LANES : 4 * LANES;
+  constexpr bool INT4 = FORMAT == Format::INT4, COMPRESSED = FORMAT == Format::COMPRESSED;
+  constexpr int SPAN = INT4 ? GROUP : COMPRESSED ? UNIT_INPUTS : 8, WORDS_PER_OCTET = INT4 ? LANES : 4 * LANES;
   const X* rows[M];
   for (int m = 0; m < M; ++m) rows[m] = (const X*)x.data + index[std::min(m, count - 1)] * x.stride;
   const int64_t words_per_block = matrix.words_per_block();
   const uint32_t* words = matrix.words + block * words_per_block;
+  CompressedBlock blocks[N];
+  alignas(64) uint32_t unit[N][UNIT_WORDS];
+  if constexpr (COMPRESSED)
+    for (int n = 0; n < N; ++n) blocks[n] = {matrix, block + n, next + n * words_per_block};
   v16f total[M][N] = {};
   for (int64_t k = 0; k < matrix.inputs; k += SPAN) {
+    if constexpr (COMPRESSED)
+#pragma GCC unroll 4
+      for (int n = 0; n < N; ++n) blocks[n].next(unit[n]);
     v16f group[M][N] = {};
     auto& sum = INT4 ? group : total;
 #pragma GCC unroll 4
@@ -34,10 +43,14 @@ void tile(const Matrix& matrix, int64_t block, const uint32_t* next, const Rows&
         v16u word[N];
 #pragma GCC unroll 4
         for (int n = 0; n < N; ++n) {
-          const int64_t from = at + n * words_per_block + (INT4 ? 0 : j * LANES);
-          word[n] = load<v16u>(words + from);
-          if constexpr (INT4 && !WIDE) word[n] = nibble_pairs(word[n], j);
-          if (!INT4 || j == 0) __builtin_prefetch(next + from, 0, 2);
+          if constexpr (COMPRESSED) {
+            word[n] = load<v16u>(unit[n] + (4 * octet + j) * LANES);
+          } else {
+            const int64_t from = at + n * words_per_block + (INT4 ? 0 : j * LANES);
+            word[n] = load<v16u>(words + from);
+            if constexpr (INT4 && !WIDE) word[n] = nibble_pairs(word[n], j);
+            if (!INT4 || j == 0) __builtin_prefetch(next + from, 0, 2);
+          }
         }
 #pragma GCC unroll 8
         for (int m = 0; m < M; ++m) {
@@ -71,7 +84,7 @@ void tile(const Matrix& matrix, int64_t block, const uint32_t* next, const Rows&
     for (int n = 0; n < N; ++n) store(out + m * CHUNK * LANES + n * LANES, total[m][n]);
 }
 
-template <int M, bool INT4, bool WIDE>
+template <int M, Format FORMAT, bool WIDE>
 void row_tile(const Part& part, const Rows& x, const int32_t* index, int count, float* out) {
   constexpr int N = MANY_REGISTERS ? (M <= 4 ? 4 : 2) : (M <= 2 ? 2 : 1);
   int done = 0;
@@ -79,19 +92,19 @@ void row_tile(const Part& part, const Rows& x, const int32_t* index, int count, 
     for (; done + step <= part.blocks; done += step)
       some(part.matrix, part.block + done, part.ahead() + done * part.matrix.words_per_block(), x, index, count, out + done * LANES);
   };
-  run(N, tile<M, N, INT4, WIDE>);
-  run(1, tile<M, 1, INT4, WIDE>);
+  run(N, tile<M, N, FORMAT, WIDE>);
+  run(1, tile<M, 1, FORMAT, WIDE>);
 }
 
-template <bool INT4, bool WIDE>
+template <Format FORMAT, bool WIDE>
 void rows_tile(Part part, const Rows& x, const int32_t* index, int count, float* out) {
   constexpr int MOST = MANY_REGISTERS ? 8 : 4;
   for (int first = 0; first < count; first += MOST) {
     const int rows = std::min(MOST, count - first);
     float* to = out + first * CHUNK * LANES;
-    const auto run = rows == 1 ? row_tile<1, INT4, WIDE> : rows == 2 ? row_tile<2, INT4, WIDE>
-                   : rows <= 4 ? row_tile<4, INT4, WIDE> : rows <= 6 ? row_tile<6, INT4, WIDE>
-                               : row_tile<8, INT4, WIDE>;
+    const auto run = rows == 1 ? row_tile<1, FORMAT, WIDE> : rows == 2 ? row_tile<2, FORMAT, WIDE>
+                   : rows <= 4 ? row_tile<4, FORMAT, WIDE> : rows <= 6 ? row_tile<6, FORMAT, WIDE>
+                               : row_tile<8, FORMAT, WIDE>;
     run(part, x, index + first, rows, to);
     part.next = nullptr;
   }
@@ -101,12 +114,15 @@ void product(const Part& part, const Rows& x, const int32_t* index, int count, f
 #if defined(__AMX_BF16__)
   product_on_tiles(part, x, index, count, out);
 #else
-  (part.matrix.scales ? rows_tile<true, !DOTS> : rows_tile<false, !DOTS>)(part, x, index, count, out);
+  const auto run = part.matrix.scales   ? rows_tile<Format::INT4, !DOTS>
+                   : part.matrix.header ? rows_tile<Format::COMPRESSED, !DOTS>
+                                        : rows_tile<Format::BF16, !DOTS>;
+  run(part, x, index, count, out);
 #endif
 }
 
 void exact_product(const Part& part, const Rows& x, const int32_t* index, int count, float* out) {
-  rows_tile<false, true>(part, x, index, count, out);
+  (part.matrix.header ? rows_tile<Format::COMPRESSED, true> : rows_tile<Format::BF16, true>)(part, x, index, count, out);
 }
 
 void swiglu(const float* gate, const float* up, int64_t count, float* out) {

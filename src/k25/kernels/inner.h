@@ -4,6 +4,9 @@
 //   bf16: word (block, pair, lane) holds inputs 2 * pair (low half) and 2 * pair + 1 (high half); inputs padded to 16.
 //   INT4: word (block, octet, lane) holds eight nibbles q + 8: inputs 0, 2, 4, 6 of the octet from the lowest nibble up,
 //         then 1, 3, 5, 7; bf16 scales (block, group of 32 inputs, lane).
+//   Compressed bf16: the same words in 12 bits per weight. A block begins with lines of a header: 16 high bytes, then a
+//         list of exceptions that ends with ~0, each a weight's place in the block and, in the lowest byte, its high byte.
+//         Units of 16 inputs follow: the low bytes of their 256 weights and 256 nibbles, numbers of high bytes.
 #pragma once
 #include <cstdint>
 
@@ -12,16 +15,30 @@ namespace k25 {
 using bf16 = uint16_t;
 constexpr int LANES = 16;
 constexpr int CHUNK = 4;      // blocks of outputs that one call computes
-constexpr int ROW_TILE = 16;  // activation rows that one call for a chunk serves
+constexpr int ROW_TILE = 32;  // activation rows that one call for a chunk serves
 constexpr int HEAD_GROUP = 16;
 constexpr int KEY_BLOCK = 64;
+constexpr int LINE = 64;  // bytes that memory moves at once
+constexpr int UNIT_INPUTS = 16, UNIT_WEIGHTS = UNIT_INPUTS * LANES, UNIT_WORDS = UNIT_WEIGHTS / 2;
+constexpr int UNIT_BYTES = UNIT_WEIGHTS * 3 / 2, UNIT_LINES = UNIT_BYTES / LINE;
+constexpr int TABLE_WORDS = 4;
+
+// The low byte of a unit's weight stands where interleaving it with its high byte, 16 bytes by 16, gives packed words.
+constexpr int low_byte_of(int weight) { return weight / 64 * 64 + weight % 32 / 8 * 16 + weight % 64 / 32 * 8 + weight % 8; }
+// Nibbles of 128 weights share 64 bytes, the first half of them the lower nibbles.
+constexpr int code_byte_of(int weight) { return UNIT_WEIGHTS + weight / 128 * 64 + low_byte_of(weight) % 64; }
+constexpr int code_shift_of(int weight) { return weight % 128 / 64 * 4; }
 
 struct Matrix {
   const uint32_t* words;
   const bf16* scales;  // null: bf16 weights
   int64_t inputs;      // padded
+  int header;          // lines of a compressed block's header; 0: not compressed
 
-  int64_t words_per_block() const { return inputs * LANES / (scales ? 8 : 2); }
+  int64_t words_per_block() const {
+    if (header) return header * LANES + inputs / UNIT_INPUTS * UNIT_BYTES / 4;
+    return inputs * LANES / (scales ? 8 : 2);
+  }
 };
 
 // Neighbouring blocks of a matrix, at most CHUNK: what one work item computes.

@@ -29,17 +29,28 @@ inline const float* floats(const Tensor& x, int64_t count, const char* what) {
   return x.data_ptr<float>();
 }
 
-// A stack of packed matrices of one shape: see inner.h.
+// A stack of packed matrices of one shape: see inner.h. int32 (S, blocks, ., 16), or uint8 (S, blocks, lines, 64) where
+// bf16 is compressed; a header is never longer than a unit, so that the number of lines tells the inputs as well.
 struct Stack {
+  static constexpr int64_t LONGEST_HEADER = UNIT_LINES;
+
   const uint32_t* words;
   const bf16* scales = nullptr;
   int64_t matrices, blocks, inputs;
+  int header = 0;
 
   Stack(const Tensor& packed, const std::optional<Tensor>& scale) {
-    TORCH_CHECK(packed.is_contiguous() && packed.dim() == 4 && packed.size(3) == LANES, "not a packed weight");
-    TORCH_CHECK(packed.scalar_type() == at::kInt, "packed weights are int32 words");
+    TORCH_CHECK(packed.is_contiguous() && packed.dim() == 4, "not a packed weight");
     words = (const uint32_t*)packed.data_ptr();
-    matrices = packed.size(0), blocks = packed.size(1), inputs = packed.size(2) * (scale ? 8 : 2);
+    matrices = packed.size(0), blocks = packed.size(1);
+    if (packed.scalar_type() == at::kByte) {
+      const int64_t lines = packed.size(2);
+      TORCH_CHECK(!scale && packed.size(3) == LINE && lines > UNIT_LINES, "not a compressed weight");
+      inputs = (lines - 1) / UNIT_LINES * UNIT_INPUTS, header = int((lines - 1) % UNIT_LINES + 1);
+      return;
+    }
+    TORCH_CHECK(packed.scalar_type() == at::kInt && packed.size(3) == LANES, "packed weights are int32 words");
+    inputs = packed.size(2) * (scale ? 8 : 2);
     TORCH_CHECK(inputs % (scale ? 32 : 16) == 0, "packed inputs have the wrong multiple");
     if (scale) {
       TORCH_CHECK(scale->is_contiguous() && is_bf16(*scale) && scale->numel() == matrices * blocks * inputs / 32 * LANES,
@@ -53,14 +64,14 @@ struct Stack {
   }
   Matrix matrix(int64_t index) const {
     return {words + index * blocks * bytes_per_block() / 4, scales ? scales + index * blocks * inputs / 32 * LANES : scales,
-            inputs};
+            inputs, header};
   }
   // Up to CHUNK blocks of a matrix; the place of those that are multiplied after them.
   Part part(int64_t index, int64_t block, const uint32_t* next = nullptr) const {
     return {matrix(index), block, int(std::min<int64_t>(CHUNK, blocks - block)), next};
   }
   const uint32_t* place(int64_t index, int64_t block) const { return words + (index * blocks + block) * bytes_per_block() / 4; }
-  int64_t bytes_per_block() const { return inputs * LANES * 2 / (scales ? 4 : 1); }
+  int64_t bytes_per_block() const { return Matrix{words, scales, inputs, header}.words_per_block() * 4; }
   double duration_of(int64_t tokens) const {
     const int64_t all = matrices * blocks;
     return duration(all * bytes_per_block(), all * LANES * tokens * inputs);

@@ -12,17 +12,19 @@ from torch import Tensor
 
 from k25.errors import InputError
 from k25.kernels import memory, reference
-from k25.kernels.variants import compiled
+from k25.kernels.variants import available, compiled
 
 _LANES = 16
+_LINE = 64
+_UNIT_PAIRS, _UNIT_LINES = 8, 6  # of inputs, and what they take compressed
 
 
 @dataclass(frozen=True)
 class PackedStack:
-    """S matrices (O, I) of one shape: `words` int32 (S, blocks, ., 16) with `scale`, or `weight` on the torch path.
+    """S matrices (O, I) of one shape: `words` (S, blocks, ., .) with `scale`, or `weight` on the torch path.
 
-    Packed bf16 takes two bytes per weight, packed INT4 4.5 bits; outputs are padded to 16, bf16 inputs to 16. The
-    original tensors are not kept.
+    Packed bf16 takes 12 bits per weight and a block's header, or 16 where it cannot be compressed, packed INT4 4.5;
+    outputs are padded to 16, bf16 inputs to 16. The original tensors are not kept.
     """
 
     outputs: int
@@ -32,8 +34,8 @@ class PackedStack:
     weight: Tensor | None = None
 
     @classmethod
-    def from_bf16(cls, weight_SOI: Tensor) -> Self:
-        """Pack bfloat16 matrices (S, O, I). Raises InputError for another dtype or shape."""
+    def from_bf16(cls, weight_SOI: Tensor, *, compressed: bool = True) -> Self:
+        """Pack bfloat16 matrices (S, O, I), to the bit. Raises InputError for another dtype or shape."""
         if weight_SOI.dim() != 3 or weight_SOI.dtype != torch.bfloat16 or weight_SOI.device.type != "cpu":
             raise InputError(
                 f"packing takes a bfloat16 CPU weight with three axes, not {weight_SOI.dtype} {tuple(weight_SOI.shape)}"
@@ -44,7 +46,8 @@ class PackedStack:
             return cls(outputs, inputs, weight=weight_SOI.detach())
         padded = F.pad(weight_SOI.detach(), (0, -inputs % _LANES, 0, -outputs % _LANES))
         pairs = padded.contiguous().view(torch.int32)
-        return cls(outputs, inputs, words=_blocks(pairs))
+        words = _blocks(pairs)
+        return cls(outputs, inputs, words=_compressed(words) if compressed else words)
 
     @classmethod
     def from_int4(cls, words_SOW: Tensor, scale_SOG: Tensor) -> Self:
@@ -100,6 +103,18 @@ def _blocks(rows_SOX: Tensor) -> Tensor:
     """(S, O, X) -> (S, O / 16, X, 16), on huge pages."""
     blocks = rows_SOX.unflatten(1, (-1, _LANES)).transpose(2, 3)
     return memory.empty(blocks.shape, blocks.dtype).copy_(blocks)
+
+
+def _compressed(words_SBP16: Tensor) -> Tensor:
+    """Words (S, B, P, 16) int32 as uint8 (S, B, lines, 64), or themselves where their exponents are too diverse."""
+    matrices, blocks, pairs, _ = words_SBP16.shape
+    # Without vector instructions, expanding them takes longer than reading what it saves.
+    header = 0 if available().variant == "portable" else torch.ops.k25_kernels.header_lines(words_SBP16)
+    if not header:
+        return words_SBP16
+    smaller = memory.empty((matrices, blocks, header + pairs // _UNIT_PAIRS * _UNIT_LINES, _LINE), torch.uint8)
+    torch.ops.k25_kernels.compress(words_SBP16, smaller)
+    return smaller
 
 
 class PackedLinear:
