@@ -304,7 +304,7 @@ void attend_rows(const Attention& a) {
     float sum = 0;
     for (int l = 0; l < LANES; ++l) sum += total[h][l];
     const float inverse = a.context > 0 ? 1 / sum : 0.0f;
-    for_vectors(a.values, [&](int64_t c, int64_t lanes) {
+    for_vectors(a.values, [&](int64_t c, auto lanes) {
       const v16f part = load<v16f>(mix + h * ld + c) * inverse;
       std::memcpy(a.out + h * a.values + c, &part, lanes * sizeof(float));
     });
@@ -319,21 +319,21 @@ void attend(const Attention& a) {
 // Root-mean-square normalisation: gain * x / sqrt(mean(x^2) + eps).
 void normalise(const float* x, const float* gain, int64_t count, float eps, float* out) {
   v16f squares{};
-  for_vectors(count, [&](int64_t i, int64_t lanes) {
+  for_vectors(count, [&](int64_t i, auto lanes) {
     const v16f part = load_part<v16f>(x + i, lanes * sizeof(float));
     squares += part * part;
   });
   float sum = 0;
   for (int l = 0; l < LANES; ++l) sum += squares[l];
   const float inverse = 1 / std::sqrt(sum / float(count) + eps);
-  for_vectors(count, [&](int64_t i, int64_t lanes) {
+  for_vectors(count, [&](int64_t i, auto lanes) {
     const v16f scaled = load_part<v16f>(x + i, lanes * sizeof(float)) * inverse * load_part<v16f>(gain + i, lanes * sizeof(float));
     std::memcpy(out + i, &scaled, lanes * sizeof(float));
   });
 }
 
 void to_bf16(const float* from, int64_t count, bf16* to) {
-  for_vectors(count, [&](int64_t i, int64_t lanes) {
+  for_vectors(count, [&](int64_t i, auto lanes) {
     const v16h part = narrow(load_part<v16f>(from + i, lanes * sizeof(float)));
     std::memcpy(to + i, &part, lanes * sizeof(bf16));
   });
@@ -341,7 +341,7 @@ void to_bf16(const float* from, int64_t count, bf16* to) {
 
 // sum += weight * x.
 void add_scaled(const float* x, float weight, int64_t count, float* sum) {
-  for_vectors(count, [&](int64_t i, int64_t lanes) {
+  for_vectors(count, [&](int64_t i, auto lanes) {
     const size_t bytes = lanes * sizeof(float);
     const v16f total = load_part<v16f>(sum + i, bytes) + load_part<v16f>(x + i, bytes) * weight;
     std::memcpy(sum + i, &total, bytes);
@@ -386,7 +386,7 @@ float log_sum_exp(const float* x, int64_t count) {
 }
 
 void to_float(const bf16* from, int64_t count, float* to) {
-  for_vectors(count, [&](int64_t i, int64_t lanes) {
+  for_vectors(count, [&](int64_t i, auto lanes) {
     const v16f part = widen(load_part<v16h>(from + i, lanes * sizeof(bf16)));
     std::memcpy(to + i, &part, lanes * sizeof(float));
   });

@@ -168,10 +168,12 @@ inline v16h narrow(v16f value) {  // to nearest, ties to even
 #endif
 }
 
-// run(first, lanes) over `count` values: whole vectors, then what is left.
+// run(first, lanes) over `count` values: whole vectors, whose number of lanes is a constant, then what is left.
 template <class F>
 inline void for_vectors(int64_t count, const F& run) {
-  for (int64_t i = 0; i < count; i += LANES) run(i, std::min<int64_t>(LANES, count - i));
+  int64_t i = 0;
+  for (; i + LANES <= count; i += LANES) run(i, std::integral_constant<int64_t, LANES>());
+  if (i < count) run(i, count - i);
 }
 
 // exp to about 1e-7 relative on -87..88; beyond, the bound's value.
