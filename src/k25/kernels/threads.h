@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <atomic>
 #include <thread>
+#include <vector>
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
@@ -23,6 +24,44 @@ inline void relax() {
   _mm_pause();
 #endif
 }
+
+struct Taken {
+  int64_t item = -1, next = -1;
+};
+
+// Neighbouring items of one thread, from which others take the last ones.
+class alignas(64) Share {
+ public:
+  void set(int64_t begin, int64_t end) { range_.store({int32_t(begin), int32_t(end)}, std::memory_order_relaxed); }
+  int64_t left() const {
+    const Range range = range_.load(std::memory_order_relaxed);
+    return range.end - range.begin;
+  }
+  Taken first() {
+    return take([](Range& range) { return Taken{range.begin++, range.begin}; });
+  }
+  Taken last() {
+    return take([](Range& range) { return Taken{--range.end, range.end - 1}; });
+  }
+
+ private:
+  struct Range {
+    int32_t begin, end;
+  };
+
+  template <class F>
+  Taken take(const F& one) {
+    for (Range before = range_.load(std::memory_order_relaxed); before.begin < before.end;) {
+      Range after = before;
+      Taken taken = one(after);
+      if (after.begin == after.end) taken.next = -1;
+      if (range_.compare_exchange_weak(before, after, std::memory_order_relaxed)) return taken;
+    }
+    return {};
+  }
+
+  std::atomic<Range> range_{};
+};
 
 // The leader runs the code between loops and takes items like everybody else. No loop waits for a helper that the
 // system has taken off its core, unless it was in the middle of an item. How many helpers come does not matter.
@@ -50,14 +89,19 @@ class Crew {
       else std::this_thread::yield();
   }
 
-  // run(item, next), each thread taking several neighbours at a time: `next` is the item that the thread takes next, which
-  // may be fetched ahead; -1 where that is not known.
+  // run(item, next): each thread takes neighbours from its own share, then the last ones of the fullest. `next` is the item
+  // that it takes after this one unless another is faster, so that it may be fetched ahead; -1 where that is not known.
   template <class F>
-  void in_runs(int64_t count, const F& run) {
-    const int64_t length = std::clamp<int64_t>(count / (RUNS * at::get_num_threads()), 1, LONGEST_RUN);
-    each((count + length - 1) / length, [&](int64_t part) {
-      const int64_t end = std::min(count, (part + 1) * length);
-      for (int64_t item = part * length; item < end; ++item) run(item, item + 1 < end ? item + 1 : -1);
+  void in_order(int64_t count, const F& run) {
+    const int64_t threads = alone_ ? 1 : std::min<int64_t>(at::get_num_threads(), count);
+    std::vector<Share> shares(threads);
+    for (int64_t t = 0; t < threads; ++t) shares[t].set(t * count / threads, (t + 1) * count / threads);
+    each(threads, [&](int64_t own) {
+      Taken taken;
+      while ((taken = shares[own].first()).item >= 0) run(taken.item, taken.next);
+      const auto fuller = [](const Share& a, const Share& b) { return a.left() < b.left(); };
+      for (Share* from; (from = &*std::max_element(shares.begin(), shares.end(), fuller))->left() > 0;)
+        if ((taken = from->last()).item >= 0) run(taken.item, taken.next);
     });
   }
 
@@ -78,7 +122,6 @@ class Crew {
   }
 
  private:
-  static constexpr int64_t RUNS = 8, LONGEST_RUN = 16;  // runs of each thread, so that none waits long for another
   static constexpr int BRIEF = 2000;  // pauses: tens of microseconds, as long as the leader's work between two loops
 
   void announce() {

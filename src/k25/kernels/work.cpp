@@ -10,7 +10,7 @@ void multiply(Crew& crew, const Stack& stack, int64_t outputs, const Rows* sourc
               bool exact) {
   const auto product = exact ? chosen->exact_product : chosen->product;
   const int64_t items = ceil_div(stack.blocks, CHUNK);
-  crew.in_runs(stack.matrices * items, [&](int64_t item, int64_t next) {
+  crew.in_order(stack.matrices * items, [&](int64_t item, int64_t next) {
     const int64_t s = item / items, block = item % items * CHUNK;
     Part part = stack.part(s, block, next < 0 ? nullptr : stack.place(next / items, next % items * CHUNK));
     const int64_t width = std::min<int64_t>(ITEM, outputs - block * LANES);
@@ -76,7 +76,7 @@ void visit_networks(Crew& crew, const Visits& visits, const Rows& x, int64_t tok
   const auto memory = std::make_unique_for_overwrite<char[]>(hidden_values * (half ? sizeof(bf16) : sizeof(float)));
   const Place hidden{memory.get(), half, hidden_width, 0};
 
-  crew.in_runs(int64_t(items.size()), [&](int64_t item, int64_t next) {
+  crew.in_order(int64_t(items.size()), [&](int64_t item, int64_t next) {
     const Visit& visit = *items[item].visit;
     const int64_t block = items[item].block;
     Part parts[2];  // gate and up
@@ -99,11 +99,12 @@ void visit_networks(Crew& crew, const Visits& visits, const Rows& x, int64_t tok
   // Each item owns some columns of every token and adds the experts in ascending order: no two threads meet.
   const int64_t all_blocks = ceil_div(width, LANES);
   const int64_t span = std::max<int64_t>(all_blocks / (8 * at::get_num_threads()) / CHUNK, 1) * CHUNK;
-  crew.each(ceil_div(all_blocks, span), [&](int64_t item) {
+  crew.in_order(ceil_div(all_blocks, span), [&](int64_t item, int64_t next) {
     const int64_t begin = item * span, last = std::min(begin + span, all_blocks), columns = (last - begin) * LANES;
     const auto next_place = [&](size_t v, int64_t block) -> const uint32_t* {
       if (block + CHUNK < last) return visits.all[v].down->place(visits.all[v].network, block + CHUNK);
-      return v + 1 < visits.all.size() ? visits.all[v + 1].down->place(visits.all[v + 1].network, begin) : nullptr;
+      if (v + 1 < visits.all.size()) return visits.all[v + 1].down->place(visits.all[v + 1].network, begin);
+      return next < 0 ? nullptr : visits.all[0].down->place(visits.all[0].network, next * span);
     };
     std::vector<float> sum(tokens * columns);
     alignas(64) float tile[ROW_TILE * ITEM];
