@@ -67,7 +67,7 @@ struct Stack {
             inputs, header};
   }
   // Up to CHUNK blocks of a matrix; the place of those that are multiplied after them.
-  Part part(int64_t index, int64_t block, const uint32_t* next = nullptr) const {
+  Part part(int64_t index, int64_t block, const uint32_t* next) const {
     return {matrix(index), block, int(std::min<int64_t>(CHUNK, blocks - block)), next};
   }
   const uint32_t* place(int64_t index, int64_t block) const { return words + (index * blocks + block) * bytes_per_block() / 4; }
