@@ -23,12 +23,13 @@
     scores_RV, experts_MTK = step(x_TD, positions_T, tables_TP, rows_R, latents_LSB, page_size)
     kernels.empty(shape, dtype)                                       # memory on huge pages, for a cache
 
-Weights are bfloat16, kept in 12 bits each to the bit, or INT4 in the release's layout; activations bfloat16 or float32, and results in their dtype. Sums
-are float32. Where the CPU multiplies bfloat16 (variants amx_bf16, avx512_bf16), float32 activations are rounded to it
-on entering a product that is not asked to be exact, and queries where the cache is bfloat16. A result row is the same
-bits whichever rows are computed with it. There are no gradients. The kernels are compiled on first use (about a minute
-of one core, kept in the user's cache); `python -m k25.kernels` does it ahead of time. Without a compiler everything
-runs on torch, and the reason is logged once. `use(variant)` forces an instruction set, or "torch".
+Weights are bfloat16, kept in 12 bits each to the bit, or INT4 in the release's layout; activations bfloat16 or float32,
+and results in their dtype. Sums are float32. Where the CPU multiplies bfloat16 (variants amx_bf16, avx512_bf16),
+float32 activations are rounded to it on entering a product that is not asked to be exact, and queries where the cache
+is bfloat16. A result row is the same bits whichever rows are computed with it. There are no gradients. The kernels are
+compiled on first use (about a minute of one core, kept in the user's cache); `python -m k25.kernels` does it ahead of
+time. Without a compiler everything runs on torch, and the reason is logged once. `use(variant)` forces an instruction
+set, or "torch".
 """
 
 from k25.kernels.attention import latent_attention
