@@ -38,9 +38,9 @@ struct HighBytes {
   }
 };
 
-// Lines of the header that every block of the stack gets; 0 where a block has more exceptions than the longest one holds,
-// or where nothing would be saved.
-int64_t header_lines(const Tensor& packed) {
+// Lines that every block of the stack takes compressed; 0 where one has more exceptions than the longest header holds, or
+// where nothing would be saved.
+int64_t compressed_lines(const Tensor& packed) {
   const Stack stack(packed, std::nullopt);
   TORCH_CHECK(!stack.header, "the weight is compressed already");
   if (weights_per_block(stack) >= 1 << 24) return 0;  // places of exceptions have 24 bits
@@ -51,13 +51,14 @@ int64_t header_lines(const Tensor& packed) {
       for (int64_t before = most; before < found && !most.compare_exchange_weak(before, found);) continue;
     }
   });
-  const int64_t lines = ceil_div((TABLE_WORDS + most + 1) * int64_t(sizeof(uint32_t)), LINE);
-  const int64_t all = lines + stack.inputs / UNIT_INPUTS * UNIT_LINES;
-  return lines <= Stack::LONGEST_HEADER && all * LINE < stack.bytes_per_block() ? lines : 0;
+  const int64_t header = ceil_div((TABLE_WORDS + most + 1) * int64_t(sizeof(uint32_t)), LINE);
+  const int64_t lines = header + stack.inputs / UNIT_INPUTS * UNIT_LINES;
+  return header <= Stack::LONGEST_HEADER && lines * LINE < stack.bytes_per_block() ? lines : 0;
 }
 
 void compress_block(const bf16* weights, int64_t number, int header, uint8_t* to) {
   const HighBytes high_bytes(weights, number);
+  TORCH_CHECK(TABLE_WORDS + high_bytes.exceptions() + 1 <= header * LANES, "the compressed weight has no room for exceptions");
   std::array<uint8_t, 256> code;
   code.fill(NO_CODE);
   for (int i = 0; i < 16; ++i) code[high_bytes.order[i]] = uint8_t(i), to[i] = uint8_t(high_bytes.order[i]);
@@ -79,7 +80,7 @@ void compress_block(const bf16* weights, int64_t number, int header, uint8_t* to
 // packed int32 (S, blocks, inputs / 2, 16) -> out uint8 (S, blocks, lines, 64).
 void compress(const Tensor& packed, const Tensor& out) {
   const Stack from(packed, std::nullopt), to(out, std::nullopt);
-  TORCH_CHECK(!from.header && to.header == header_lines(packed) && from.matrices == to.matrices && from.blocks == to.blocks &&
+  TORCH_CHECK(!from.header && to.header && from.matrices == to.matrices && from.blocks == to.blocks &&
               from.inputs == to.inputs, "the compressed weight has another shape");
   at::parallel_for(0, from.matrices * from.blocks, BLOCKS_AT_ONCE, [&](int64_t begin, int64_t end) {
     for (int64_t block = begin; block < end; ++block)
@@ -91,11 +92,11 @@ void compress(const Tensor& packed, const Tensor& out) {
 }  // namespace k25
 
 TORCH_LIBRARY_FRAGMENT(k25_kernels, m) {
-  m.def("header_lines(Tensor packed) -> int");
+  m.def("compressed_lines(Tensor packed) -> int");
   m.def("compress(Tensor packed, Tensor(a!) out) -> ()");
 }
 
 TORCH_LIBRARY_IMPL(k25_kernels, CPU, m) {
-  m.impl("header_lines", k25::header_lines);
+  m.impl("compressed_lines", k25::compressed_lines);
   m.impl("compress", k25::compress);
 }

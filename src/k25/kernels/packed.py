@@ -15,8 +15,7 @@ from k25.kernels import memory, reference
 from k25.kernels.variants import available, compiled
 
 _LANES = 16
-_LINE = 64
-_UNIT_PAIRS, _UNIT_LINES = 8, 6  # of inputs, and what they take compressed
+_LINE = 64  # bytes
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class PackedStack:
     weight: Tensor | None = None
 
     @classmethod
-    def from_bf16(cls, weight_SOI: Tensor, *, compressed: bool = True) -> Self:
+    def from_bf16(cls, weight_SOI: Tensor) -> Self:
         """Pack bfloat16 matrices (S, O, I), to the bit. Raises InputError for another dtype or shape."""
         if weight_SOI.dim() != 3 or weight_SOI.dtype != torch.bfloat16 or weight_SOI.device.type != "cpu":
             raise InputError(
@@ -46,8 +45,7 @@ class PackedStack:
             return cls(outputs, inputs, weight=weight_SOI.detach())
         padded = F.pad(weight_SOI.detach(), (0, -inputs % _LANES, 0, -outputs % _LANES))
         pairs = padded.contiguous().view(torch.int32)
-        words = _blocks(pairs)
-        return cls(outputs, inputs, words=_compressed(words) if compressed else words)
+        return cls(outputs, inputs, words=_compressed(_blocks(pairs)))
 
     @classmethod
     def from_int4(cls, words_SOW: Tensor, scale_SOG: Tensor) -> Self:
@@ -68,7 +66,7 @@ class PackedStack:
             nibble = (words_SOW >> 4 * column) & 15
             mixed |= nibble << (4 * (column // 2) + 16 * (column % 2))
         words, scale = (F.pad(part, (0, 0, 0, -outputs % _LANES)) for part in (mixed, scale_SOG))
-        return cls(outputs, inputs, words=_blocks(words), scale=_blocks(scale))
+        return cls(outputs, inputs, words=_kept(_blocks(words)), scale=_kept(_blocks(scale)))
 
     @property
     def is_compiled(self) -> bool:
@@ -100,20 +98,27 @@ class PackedStack:
 
 
 def _blocks(rows_SOX: Tensor) -> Tensor:
-    """(S, O, X) -> (S, O / 16, X, 16), on huge pages."""
-    blocks = rows_SOX.unflatten(1, (-1, _LANES)).transpose(2, 3)
+    """(S, O, X) -> a view (S, O / 16, X, 16)."""
+    return rows_SOX.unflatten(1, (-1, _LANES)).transpose(2, 3)
+
+
+def _kept(blocks: Tensor) -> Tensor:
+    """A copy on huge pages."""
     return memory.empty(blocks.shape, blocks.dtype).copy_(blocks)
 
 
-def _compressed(words_SBP16: Tensor) -> Tensor:
-    """Words (S, B, P, 16) int32 as uint8 (S, B, lines, 64), or themselves where their exponents are too diverse."""
-    matrices, blocks, pairs, _ = words_SBP16.shape
+def _compressed(blocks_SBP16: Tensor) -> Tensor:
+    """Words (S, B, P, 16) int32 as uint8 (S, B, lines, 64), or copied where their exponents are too diverse."""
     # Without vector instructions, expanding them takes longer than reading what it saves.
-    header = 0 if available().variant == "portable" else torch.ops.k25_kernels.header_lines(words_SBP16)
-    if not header:
-        return words_SBP16
-    smaller = memory.empty((matrices, blocks, header + pairs // _UNIT_PAIRS * _UNIT_LINES, _LINE), torch.uint8)
-    torch.ops.k25_kernels.compress(words_SBP16, smaller)
+    if available().variant == "portable":
+        return _kept(blocks_SBP16)
+    # Not on huge pages: small tensors share them, and what is thrown away would keep its place beside what stays.
+    words = blocks_SBP16.contiguous()
+    lines = torch.ops.k25_kernels.compressed_lines(words)
+    if not lines:
+        return _kept(words)
+    smaller = memory.empty((*words.shape[:2], lines, _LINE), torch.uint8)
+    torch.ops.k25_kernels.compress(words, smaller)
     return smaller
 
 

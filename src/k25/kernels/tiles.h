@@ -4,6 +4,8 @@
 #pragma once
 #include "compressed.h"
 
+#include <optional>
+
 #if defined(__AMX_BF16__)
 namespace k25 {
 namespace {
