@@ -23,6 +23,7 @@ _WITH_TORCH = ("operators", "work", "steps", "decoder", "compress")
 SOURCES = (
     "inner.h",
     "vectors.h",
+    "fetcher.h",
     "compressed.h",
     "tiles.h",
     "inner.cpp",

@@ -1,5 +1,6 @@
 // Compressed bf16 weights as the kernels read them: packed words again, 16 inputs of a block at a time.
 #pragma once
+#include "fetcher.h"
 #include "vectors.h"
 
 namespace k25 {
@@ -49,37 +50,34 @@ inline void expand_unit(const uint8_t* unit, const uint8_t* table, uint32_t* to)
 }
 #endif
 
-// A block that is read from its first input on, while the one at `ahead` is fetched.
+// Block n of a part, read from its first input on.
 class CompressedBlock {
  public:
   CompressedBlock() = default;
-  CompressedBlock(const Matrix& matrix, int64_t block, const uint32_t* ahead)
-      : table_((const uint8_t*)(matrix.words + block * matrix.words_per_block())),
-        exception_((const uint32_t*)table_ + TABLE_WORDS), unit_(table_ + matrix.header * LINE), ahead_((const char*)ahead) {
-    fetch(matrix.header);
+  CompressedBlock(const Part& part, int n) {
+    const Matrix& matrix = part.matrix;
+    const int64_t words = matrix.words_per_block(), header_words = matrix.header * LANES;
+    const uint32_t *block = part.words() + n * words, *next = part.ahead() + n * words;
+    table_ = (const uint8_t*)block, exception_ = block + TABLE_WORDS, unit_ = (const uint8_t*)(block + header_words);
+    fetcher_ = {unit_, words / LANES - matrix.header, next + header_words};
+    for (int line = 0; line < matrix.header; ++line) __builtin_prefetch(next + line * LANES);
   }
 
   // The words of the next 16 inputs.
   void next(uint32_t* to) {
     expand_unit(unit_, table_, to);
     unit_ += UNIT_BYTES;
-    fetch(UNIT_LINES);
+    fetcher_.fetch<UNIT_LINES>();
     const uint32_t end = first_ + (UNIT_WEIGHTS << 8);
     for (; *exception_ < end; ++exception_) ((uint8_t*)to)[(*exception_ - first_) / 256 * 2 + 1] = uint8_t(*exception_);
     first_ = end;
   }
 
  private:
-  void fetch(int lines) {
-#pragma GCC unroll 6
-    for (int line = 0; line < lines; ++line) __builtin_prefetch(ahead_ + line * LINE, 0, 2);
-    ahead_ += lines * LINE;
-  }
-
   const uint8_t* table_;
   const uint32_t* exception_;
   const uint8_t* unit_;
-  const char* ahead_;
+  Fetcher fetcher_;
   uint32_t first_ = 0;  // place of the next weight, as exceptions have it
 };
 

@@ -50,7 +50,7 @@ struct Panel {
 
   Panel(int64_t rows, int64_t parts, int64_t width, bool half)
       : memory(std::make_unique<char[]>(rows * parts * width * (half ? 2 : 4))), place{memory.get(), half, parts * width, width} {}
-  Rows part(int64_t p) const { return {memory.get() + p * place.part * (place.half ? 2 : 4), place.row}; }
+  Rows part(int64_t p) const { return {memory.get() + p * place.part * (place.half ? 2 : 4), place.row, place.half}; }
   std::vector<Rows> parts(int64_t count) const {
     std::vector<Rows> all;
     for (int64_t p = 0; p < count; ++p) all.push_back(part(p));

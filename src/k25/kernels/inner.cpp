@@ -14,29 +14,33 @@ enum class Format { BF16, COMPRESSED, INT4 };
 
 // M rows times N blocks of 16 outputs, eight inputs at a time.
 template <int M, int N, Format FORMAT, bool WIDE>
-void tile(const Matrix& matrix, int64_t block, const uint32_t* next, const Rows& x, const int32_t* index, int count,
-          float* out) {
+void tile(const Part& part, int block, const Rows& x, int first, int count, float* out) {
   using X = std::conditional_t<WIDE, float, bf16>;
   constexpr bool INT4 = FORMAT == Format::INT4, COMPRESSED = FORMAT == Format::COMPRESSED;
-  constexpr int SPAN = INT4 ? GROUP : COMPRESSED ? UNIT_INPUTS : 8, WORDS_PER_OCTET = INT4 ? LANES : 4 * LANES;
+  constexpr int SPAN = INT4 ? GROUP : COMPRESSED ? UNIT_INPUTS : 8, LINES_PER_OCTET = INT4 ? 1 : 4;
   const X* rows[M];
-  for (int m = 0; m < M; ++m) rows[m] = (const X*)x.data + index[std::min(m, count - 1)] * x.stride;
+  for (int m = 0; m < M; ++m) rows[m] = (const X*)x.data + (first + std::min(m, count - 1)) * x.stride;
+  const Matrix& matrix = part.matrix;
   const int64_t words_per_block = matrix.words_per_block();
-  const uint32_t* words = matrix.words + block * words_per_block;
-  CompressedBlock blocks[N];
+  const uint32_t* words = part.words() + block * words_per_block;
+  std::conditional_t<COMPRESSED, CompressedBlock, Fetcher> blocks[N];
   alignas(64) uint32_t unit[N][UNIT_WORDS];
-  if constexpr (COMPRESSED)
-    for (int n = 0; n < N; ++n) blocks[n] = {matrix, block + n, next + n * words_per_block};
+  for (int n = 0; n < N; ++n) {
+    if constexpr (COMPRESSED) blocks[n] = {part, block + n};
+    else blocks[n] = fetcher(part, block + n);
+  }
   v16f total[M][N] = {};
   for (int64_t k = 0; k < matrix.inputs; k += SPAN) {
-    if constexpr (COMPRESSED)
 #pragma GCC unroll 4
-      for (int n = 0; n < N; ++n) blocks[n].next(unit[n]);
+    for (int n = 0; n < N; ++n) {
+      if constexpr (COMPRESSED) blocks[n].next(unit[n]);
+      else blocks[n].template fetch<SPAN / 8 * LINES_PER_OCTET>();
+    }
     v16f group[M][N] = {};
     auto& sum = INT4 ? group : total;
 #pragma GCC unroll 4
     for (int octet = 0; octet < SPAN / 8; ++octet) {
-      const int64_t at = (k / 8 + octet) * WORDS_PER_OCTET;
+      const int64_t at = (k / 8 + octet) * LINES_PER_OCTET * LANES;
 #pragma GCC unroll 4
       for (int j = 0; j < 4; ++j) {
         const int64_t input = k + octet * 8 + 2 * j;
@@ -46,10 +50,8 @@ void tile(const Matrix& matrix, int64_t block, const uint32_t* next, const Rows&
           if constexpr (COMPRESSED) {
             word[n] = load<v16u>(unit[n] + (4 * octet + j) * LANES);
           } else {
-            const int64_t from = at + n * words_per_block + (INT4 ? 0 : j * LANES);
-            word[n] = load<v16u>(words + from);
+            word[n] = load<v16u>(words + at + n * words_per_block + (INT4 ? 0 : j * LANES));
             if constexpr (INT4 && !WIDE) word[n] = nibble_pairs(word[n], j);
-            if (!INT4 || j == 0) __builtin_prefetch(next + from, 0, 2);
           }
         }
 #pragma GCC unroll 8
@@ -75,7 +77,7 @@ void tile(const Matrix& matrix, int64_t block, const uint32_t* next, const Rows&
     if constexpr (INT4) {
       for (int n = 0; n < N; ++n) {
         const v16f scale =
-            widen(load<v16h>(matrix.scales + ((block + n) * (matrix.inputs / GROUP) + k / GROUP) * LANES));
+            widen(load<v16h>(matrix.scales + ((part.block + block + n) * (matrix.inputs / GROUP) + k / GROUP) * LANES));
         for (int m = 0; m < M; ++m) total[m][n] += group[m][n] * scale;
       }
     }
@@ -85,19 +87,19 @@ void tile(const Matrix& matrix, int64_t block, const uint32_t* next, const Rows&
 }
 
 template <int M, Format FORMAT, bool WIDE>
-void row_tile(const Part& part, const Rows& x, const int32_t* index, int count, float* out) {
+void row_tile(const Part& part, const Rows& x, int first, int count, float* out) {
   constexpr int N = MANY_REGISTERS ? (M <= 4 ? 4 : 2) : (M <= 2 ? 2 : 1);
   int done = 0;
   const auto run = [&](auto step, const auto& some) {
     for (; done + step <= part.blocks; done += step)
-      some(part.matrix, part.block + done, part.ahead() + done * part.matrix.words_per_block(), x, index, count, out + done * LANES);
+      some(part, done, x, first, count, out + done * LANES);
   };
   run(N, tile<M, N, FORMAT, WIDE>);
   run(1, tile<M, 1, FORMAT, WIDE>);
 }
 
 template <Format FORMAT, bool WIDE>
-void rows_tile(Part part, const Rows& x, const int32_t* index, int count, float* out) {
+void rows_tile(Part part, const Rows& x, int count, float* out) {
   constexpr int MOST = MANY_REGISTERS ? 8 : 4;
   for (int first = 0; first < count; first += MOST) {
     const int rows = std::min(MOST, count - first);
@@ -105,24 +107,24 @@ void rows_tile(Part part, const Rows& x, const int32_t* index, int count, float*
     const auto run = rows == 1 ? row_tile<1, FORMAT, WIDE> : rows == 2 ? row_tile<2, FORMAT, WIDE>
                    : rows <= 4 ? row_tile<4, FORMAT, WIDE> : rows <= 6 ? row_tile<6, FORMAT, WIDE>
                                : row_tile<8, FORMAT, WIDE>;
-    run(part, x, index + first, rows, to);
+    run(part, x, first, rows, to);
     part.next = nullptr;
   }
 }
 
-void product(const Part& part, const Rows& x, const int32_t* index, int count, float* out) {
+void product(const Part& part, const Rows& x, int count, float* out) {
 #if defined(__AMX_BF16__)
-  product_on_tiles(part, x, index, count, out);
+  product_on_tiles(part, x, count, out);
 #else
   const auto run = part.matrix.scales   ? rows_tile<Format::INT4, !DOTS>
                    : part.matrix.header ? rows_tile<Format::COMPRESSED, !DOTS>
                                         : rows_tile<Format::BF16, !DOTS>;
-  run(part, x, index, count, out);
+  run(part, x, count, out);
 #endif
 }
 
-void exact_product(const Part& part, const Rows& x, const int32_t* index, int count, float* out) {
-  (part.matrix.header ? rows_tile<Format::COMPRESSED, true> : rows_tile<Format::BF16, true>)(part, x, index, count, out);
+void exact_product(const Part& part, const Rows& x, int count, float* out) {
+  (part.matrix.header ? rows_tile<Format::COMPRESSED, true> : rows_tile<Format::BF16, true>)(part, x, count, out);
 }
 
 void swiglu(const float* gate, const float* up, int64_t count, float* out) {

@@ -46,10 +46,10 @@ struct Part {
   Matrix matrix;
   int64_t block;
   int blocks;
-  const uint32_t* next;  // words to fetch meanwhile, as many as this part has; null: none
+  const uint32_t* next;  // words of as many blocks, which are read after these; null: none
 
   const uint32_t* words() const { return matrix.words + block * matrix.words_per_block(); }
-  // Where nothing follows, its own words again: they are in the cache.
+  // What to fetch at the end of each block; where nothing follows, its own words again: they are in the cache.
   const uint32_t* ahead() const { return next ? next : words(); }
 };
 
@@ -57,6 +57,10 @@ struct Part {
 struct Rows {
   const void* data;
   int64_t stride;  // in values
+  bool half;  // bf16
+
+  int64_t stride_bytes() const { return stride * int64_t(half ? sizeof(bf16) : sizeof(float)); }
+  Rows from(int64_t row) const { return {(const char*)data + row * stride_bytes(), stride, half}; }
 };
 
 // One query token and up to HEAD_GROUP of its heads over one sequence's cached rows.
@@ -82,10 +86,10 @@ struct Best {
 struct Kernels {
   const char* name;
   bool dots_bf16;  // multiplies bf16 by bf16; false: widens weights to float
-  // out (count, 64) = rows[index] times the part. count <= ROW_TILE.
-  void (*product)(const Part&, const Rows&, const int32_t* index, int count, float* out);
+  // out (count, 64) = the first `count` rows times the part. count <= ROW_TILE.
+  void (*product)(const Part&, const Rows&, int count, float* out);
   // The same with rows of float, multiplied in float on every CPU; bf16 matrices only.
-  void (*exact_product)(const Part&, const Rows&, const int32_t* index, int count, float* out);
+  void (*exact_product)(const Part&, const Rows&, int count, float* out);
   void (*swiglu)(const float* gate, const float* up, int64_t count, float* out);  // count a multiple of LANES
   void (*attend)(const Attention&);
   void (*normalise)(const float* x, const float* gain, int64_t count, float eps, float* out);

@@ -107,11 +107,11 @@ struct Activations {
   // x: `count` rows of `inputs` values at x + row * stride.
   Activations(const void* x, bool x_is_bf16, int64_t count, int64_t inputs, int64_t stride, int64_t padded, bool exact = false) {
     const bool to_half = chosen->dots_bf16 && !exact, fits = x_is_bf16 == to_half;
-    rows = {x, stride};
+    rows = {x, stride, to_half};
     if (fits && padded == inputs) return;
     const int64_t size = to_half ? 2 : 4;
     copy.resize(count * padded * size / 4);
-    rows = {copy.data(), padded};
+    rows = {copy.data(), padded, to_half};
     for (int64_t r = 0; r < count; ++r) {
       const char* from = (const char*)x + r * stride * (x_is_bf16 ? 2 : 4);
       char* to = (char*)copy.data() + r * padded * size;

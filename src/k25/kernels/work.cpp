@@ -17,9 +17,7 @@ void multiply(Crew& crew, const Stack& stack, int64_t outputs, const Rows* sourc
     alignas(64) float tile[ROW_TILE * ITEM];
     for (int64_t t = 0; t < tokens; t += ROW_TILE) {
       const int count = int(std::min<int64_t>(ROW_TILE, tokens - t));
-      int32_t index[ROW_TILE];
-      for (int m = 0; m < count; ++m) index[m] = int32_t(t + m);
-      product(part, sources[s], index, count, tile);
+      product(part, sources[s].from(t), count, tile);
       part.next = nullptr;
       for (int m = 0; m < count; ++m) out.put(t + m, s, block * LANES, tile + m * ITEM, width);
     }
@@ -28,7 +26,8 @@ void multiply(Crew& crew, const Stack& stack, int64_t outputs, const Rows* sourc
 
 Visits::Visits(const Networks& routed, const Networks& shared, const int64_t* experts, const float* weight, int64_t k,
                int64_t count) {
-  const int64_t networks = routed.down ? routed.down->matrices : 0, choices = routed.down ? count * k : 0;
+  const int64_t networks = routed.down ? routed.down->matrices : 0;
+  choices = routed.down ? count * k : 0;
   const int64_t rows = choices + (shared.down ? shared.down->matrices * count : 0);
   tokens.resize(rows);
   weights.resize(rows, 1.0f);
@@ -59,22 +58,38 @@ double Visits::duration() const {
   return 1.5 * k25::duration(bytes, products);
 }
 
-void visit_networks(Crew& crew, const Visits& visits, const Rows& x, int64_t tokens, int64_t width, const Place& out) {
+namespace {
+
+// Rows of a width and their memory, not set.
+struct RowBuffer {
+  const std::unique_ptr<char[]> memory;
+  const Rows rows;
+  const Place place;
+
+  RowBuffer(int64_t count, int64_t width, bool half)
+      : memory(std::make_unique_for_overwrite<char[]>(count * Rows{nullptr, width, half}.stride_bytes())),
+        rows{memory.get(), width, half}, place{memory.get(), half, width, 0} {}
+};
+
+// The rows that experts read, side by side.
+void gather(Crew& crew, const Visits& visits, const Rows& x, const RowBuffer& to) {
+  crew.each(ceil_div(visits.choices, ROW_TILE), [&](int64_t item) {
+    const int64_t last = std::min<int64_t>((item + 1) * ROW_TILE, visits.choices);
+    for (int64_t r = item * ROW_TILE; r < last; ++r)
+      std::memcpy((char*)to.place.data + r * to.rows.stride_bytes(), x.from(visits.tokens[r]).data, to.rows.stride_bytes());
+  });
+}
+
+// hidden = silu(gate) * up of each visit's rows: those of shared networks are x itself.
+void up(Crew& crew, const Visits& visits, const Rows& x, const Rows& gathered, const Place& hidden) {
   struct Item {
     const Visit* visit;
     int64_t block;
     const uint32_t* place(int i) const { return visit->up->place(2 * visit->network + i, block); }
   };
   std::vector<Item> items;
-  int64_t hidden_width = 0;
-  for (const Visit& visit : visits.all) {
-    hidden_width = std::max(hidden_width, visit.up->blocks * LANES);
+  for (const Visit& visit : visits.all)
     for (int64_t block = 0; block < visit.up->blocks; block += CHUNK) items.push_back({&visit, block});
-  }
-  const bool half = chosen->dots_bf16;
-  const int64_t hidden_values = int64_t(visits.tokens.size()) * hidden_width;
-  const auto memory = std::make_unique_for_overwrite<char[]>(hidden_values * (half ? sizeof(bf16) : sizeof(float)));
-  const Place hidden{memory.get(), half, hidden_width, 0};
 
   crew.in_order(int64_t(items.size()), [&](int64_t item, int64_t next) {
     const Visit& visit = *items[item].visit;
@@ -85,9 +100,9 @@ void visit_networks(Crew& crew, const Visits& visits, const Rows& x, int64_t tok
     alignas(64) float gate[ROW_TILE * ITEM], up[ROW_TILE * ITEM];
     for (int64_t r = visit.first; r < visit.first + visit.count; r += ROW_TILE) {
       const int here = int(std::min<int64_t>(ROW_TILE, visit.first + visit.count - r));
-      const int32_t* index = &visits.tokens[r];
-      chosen->product(parts[0], x, index, here, gate);
-      chosen->product(parts[1], x, index, here, up);
+      const Rows rows = r < visits.choices ? gathered.from(r) : x.from(r - visit.first);
+      chosen->product(parts[0], rows, here, gate);
+      chosen->product(parts[1], rows, here, up);
       for (Part& part : parts) part.next = nullptr;
       for (int m = 0; m < here; ++m) {
         chosen->swiglu(gate + m * ITEM, up + m * ITEM, width, gate + m * ITEM);
@@ -95,8 +110,10 @@ void visit_networks(Crew& crew, const Visits& visits, const Rows& x, int64_t tok
       }
     }
   });
+}
 
-  // Each item owns some columns of every token and adds the experts in ascending order: no two threads meet.
+// Each item owns some columns of every token and adds the experts in ascending order: no two threads meet.
+void down(Crew& crew, const Visits& visits, const Rows& hidden, int64_t tokens, int64_t width, const Place& out) {
   const int64_t all_blocks = ceil_div(width, LANES);
   const int64_t span = std::max<int64_t>(all_blocks / (8 * at::get_num_threads()) / CHUNK, 1) * CHUNK;
   crew.in_order(ceil_div(all_blocks, span), [&](int64_t item, int64_t next) {
@@ -114,9 +131,7 @@ void visit_networks(Crew& crew, const Visits& visits, const Rows& x, int64_t tok
         Part part = visit.down->part(visit.network, block, next_place(v, block));
         for (int64_t r = visit.first; r < visit.first + visit.count; r += ROW_TILE) {
           const int here = int(std::min<int64_t>(ROW_TILE, visit.first + visit.count - r));
-          int32_t index[ROW_TILE];
-          for (int m = 0; m < here; ++m) index[m] = int32_t(r + m);
-          chosen->product(part, {hidden.data, hidden_width}, index, here, tile);
+          chosen->product(part, hidden.from(r), here, tile);
           part.next = nullptr;
           for (int m = 0; m < here; ++m)
             chosen->add_scaled(tile + m * ITEM, visits.weights[r + m], part.blocks * LANES,
@@ -127,6 +142,20 @@ void visit_networks(Crew& crew, const Visits& visits, const Rows& x, int64_t tok
     for (int64_t t = 0; t < tokens; ++t)
       out.put(t, 0, begin * LANES, &sum[t * columns], std::min(columns, width - begin * LANES));
   });
+}
+
+}  // namespace
+
+void visit_networks(Crew& crew, const Visits& visits, const Rows& x, int64_t tokens, int64_t width, const Place& out) {
+  int64_t inputs = 0, hidden_width = 0;
+  for (const Visit& visit : visits.all) {
+    inputs = std::max(inputs, visit.up->inputs);
+    hidden_width = std::max(hidden_width, visit.up->blocks * LANES);
+  }
+  const RowBuffer gathered(visits.choices, inputs, x.half), hidden(int64_t(visits.tokens.size()), hidden_width, x.half);
+  gather(crew, visits, x, gathered);
+  up(crew, visits, x, gathered.rows, hidden.place);
+  down(crew, visits, hidden.rows, tokens, width, out);
 }
 
 void check_pages(const Pages& pages, int64_t tokens, int64_t count) {

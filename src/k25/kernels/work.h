@@ -31,6 +31,7 @@ struct Visit {
 // Who visits whom: experts in ascending order, then the shared networks.
 struct Visits {
   std::vector<Visit> all;
+  int64_t choices;  // rows of the experts; a shared network has one of each token
   std::vector<int32_t> tokens;
   std::vector<float> weights;
 
