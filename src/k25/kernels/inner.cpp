@@ -113,7 +113,7 @@ void rows_tile(Part part, const Rows& x, int count, float* out) {
 }
 
 void product(const Part& part, const Rows& x, int count, float* out) {
-#if defined(__AMX_BF16__)
+#if defined(K25_TILES)
   product_on_tiles(part, x, count, out);
 #else
   const auto run = part.matrix.scales   ? rows_tile<Format::INT4, !DOTS>

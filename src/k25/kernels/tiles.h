@@ -6,7 +6,8 @@
 
 #include <utility>
 
-#if defined(__AMX_BF16__)
+#if defined(__AMX_BF16__) || defined(__AMXBF16__)  // the latter: older clang
+#define K25_TILES
 namespace k25 {
 namespace {
 
@@ -44,10 +45,14 @@ class Tiles {
 };
 
 // The instructions themselves: numbers of tiles are part of them, which the compilers' own functions take as literals only.
-// That a load reads memory is told by an operand of no known length, so that nothing else has to be read anew after it.
+// A load is told to read the bytes of a tile that lie together, so that nothing else is read anew after it; rows that lie
+// apart are never written here.
+struct TileBytes {
+  char bytes[TILE_WORDS * 4];
+};
 template <int TILE>
 inline void load_tile(const void* from, int64_t stride_bytes) {
-  __asm__ volatile("tileloadd (%0,%1,1), %%tmm%c2" ::"r"(from), "r"(stride_bytes), "i"(TILE), "m"(*(const char(*)[])from));
+  __asm__ volatile("tileloadd (%0,%1,1), %%tmm%c2" ::"r"(from), "r"(stride_bytes), "i"(TILE), "m"(*(const TileBytes*)from));
 }
 template <int TILE>
 inline void store_tile(float* to, int64_t stride_bytes) {
